@@ -1,0 +1,27 @@
+# How sotto itself is built. Read at top level only: none of this reaches a program that uses sotto.
+
+get_property(multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+if(NOT CMAKE_BUILD_TYPE AND NOT multi_config)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
+endif()
+
+set(SOTTO_MARCH native CACHE STRING
+    "The instruction set of tests and programs: native, x86-64, x86-64-v3 …; empty: the compiler's")
+if(SOTTO_MARCH)
+  add_compile_options(-march=${SOTTO_MARCH})
+  # A tuned build would schedule for one machine what is measured on many.
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+    add_compile_options(-mtune=generic)
+  endif()
+endif()
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # Its own AVX-512 intrinsics are reported (GCC bug 105593, mended in 13).
+  add_compile_options(-Wno-maybe-uninitialized)
+endif()
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+# Every header must compile alone: CMake writes a source file for each, built with everything else.
+set(CMAKE_VERIFY_INTERFACE_HEADER_SETS ${SOTTO_BUILD_TESTING})
