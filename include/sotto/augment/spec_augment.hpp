@@ -16,6 +16,13 @@ template <int Stack = 2> struct SpecAugment {
     int time_width = 20;       ///< longest span, frames; never more than a fifth of the crop
     int frequency_masks = 0;   ///< bands a crop
     int frequency_width = 10;  ///< widest band, mel channels
+
+    template <class F> void visit(F&& f) {
+      f("augmentation.time_masks", time_masks);
+      f("augmentation.time_width", time_width);
+      f("augmentation.frequency_masks", frequency_masks);
+      f("augmentation.frequency_width", frequency_width);
+    }
   };
   static void apply(Options const& options, Random& random, Matrix<float> features) {
     const int bands = features.columns / Stack;

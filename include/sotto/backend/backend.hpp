@@ -13,16 +13,16 @@
 #include <sotto/nn/position.hpp>
 #include <sotto/objective/objective.hpp>
 
-namespace sotto::inline SOTTO_ABI {
-
-namespace detail {
+namespace sotto::detail::inline SOTTO_ABI {
 struct AnyTerm {  // a row loss, for the concept alone
   template <class T> static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) { return predicted - wanted; }
 };
 struct AnyMap {
   template <class T> static SOTTO_HOST_DEVICE T apply(T const& x) { return x; }
 };
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_ABI {
 
 // clang-format off
 

@@ -5,16 +5,16 @@
 
 #include <sotto/core/views.hpp>
 
-namespace sotto::inline SOTTO_API {
-
-namespace detail {
+namespace sotto::detail::inline SOTTO_API {
 template <class T> struct ValueOf {
   using type = T;
 };
 template <class T> struct ValueOf<OnDevice<T>> {
   using type = T;
 };
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_API
+
+namespace sotto::inline SOTTO_API {
 
 /// Carves arrays from one buffer, each at a multiple of 64 bytes. Begun at nullptr it only measures, also in a
 /// constant expression: used() then is what the buffer must hold.

@@ -18,10 +18,14 @@ template <class T> struct OnDevice {
   T value_;
 };
 
-namespace detail {
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::detail::inline SOTTO_API {
 struct Never;  // incomplete: nvcc warns (#554-D) of a conversion to a view's own type, even when constrained away
 template <class E> using ToConst = std::conditional_t<std::is_const_v<E>, Never, E const>;
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_API
+
+namespace sotto::inline SOTTO_API {
 
 /// [rows, columns], row i at begin + i * stride. What a backend sees.
 template <class E> struct Matrix {

@@ -80,17 +80,21 @@ template <class C, class B> struct Encoder {
     for (auto& block : w.blocks) block = BlockLayer::carve_weights(arena);
     return w;
   }
-  /// The working copy that products read: after a load and once an optimiser step.
-  static void prepare(B& b, Master const& m, Weights& w) {
+  /// The working copy that products read: after a load and once an optimiser step. Part 0: what surrounds the blocks;
+  /// part i: block i - 1. Parts may be prepared at once.
+  static constexpr int prepare_parts = depth + 1;
+  static void prepare(B& b, Master const& m, Weights& w, int part) {
+    if (part > 0) {
+      auto& block = w.blocks[at(part - 1)];
+      BlockLayer::prepare(b, m.blocks[at(part - 1)], block);
+      if constexpr (shared_table > 0) block.table = w.table;
+      return;
+    }
     b.prepare_linear(projection, m.projection.weight.begin, m.projection.bias.begin, w.projection);
     Position::prepare(b, m.position, w.position);
     w.norm = m.norm;
     if constexpr (shared_table > 0)
       b.template prepare_table<typename C::Attention>(C::BlockConfig::heads, m.table.values, w.table);
-    for (std::size_t i = 0; i < depth; ++i) {
-      BlockLayer::prepare(b, m.blocks[i], w.blocks[i]);
-      if constexpr (shared_table > 0) w.blocks[i].table = w.table;
-    }
   }
   /// Once a step, when gradients are complete and before they are clipped.
   static void finish(B& b, Master const& m, Gradients const& g) { Position::finish(b, m.position, g.position); }

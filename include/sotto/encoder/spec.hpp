@@ -32,7 +32,33 @@ struct Configuration : Spec {
   using Objective = ObjectiveKind;
 };
 
-namespace detail {
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::detail::inline SOTTO_API {
+
+template <class Position, int Width>
+concept PositionKind = requires { sizeof(PositionLayer<Position, Width>); };
+
+/// What objective and front-end must have, by name; their Heads are checked where they are built.
+template <class S> consteval Rule broken_part() {
+  if constexpr (!requires {
+                  typename S::Frontend::Extractor;
+                  typename S::Frontend::template Parameters<Extents>;
+                  S::Frontend::features;
+                  S::Frontend::frames(std::int64_t{});
+                })
+    return Rule::frontend_must_be_a_frontend;
+  else if constexpr (!requires(typename S::Objective::Options const& options) {
+                       options.mask;
+                       typename S::Objective::Targets;
+                       S::Objective::Statistics::size;
+                       S::Objective::classes;
+                       typename S::Objective::template Parameters<S, Extents>;
+                     })
+    return Rule::objective_must_be_an_objective;
+  else
+    return Rule::none;
+}
 
 /// The first broken rule of a spec is the only one reported.
 template <class S> consteval Rule broken_rule() {
@@ -58,24 +84,28 @@ template <class S> consteval Rule broken_rule() {
     return Rule::norm_must_be_pre_or_post;
   else if constexpr (!attention::AttentionPolicy<typename S::Attention>)
     return Rule::attention_must_be_a_policy;
-  else if constexpr (!requires { typename PositionLayer<typename S::Position, S::shape.width>::template Parameters<Extents>; })
+  else if constexpr (!PositionKind<typename S::Position, S::shape.width>)
     return Rule::position_must_be_a_position;
   else if constexpr (requires { S::Position::groups; }) {
     if constexpr (S::shape.width % S::Position::groups != 0)
       return Rule::width_must_be_a_multiple_of_position_groups;
     else
-      return objective_rule<S>();
+      return broken_part<S>();
   } else
-    return objective_rule<S>();
+    return broken_part<S>();
 }
 
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_API
+
+namespace sotto::inline SOTTO_API {
 
 /// Whether a type is a spec that sotto can build.
 template <class S>
 concept EncoderSpec = detail::broken_rule<S>() == detail::Rule::none;
 
-namespace detail {
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::detail::inline SOTTO_API {
 template <class S> struct Sound {
   using type = S;
 };
@@ -86,9 +116,7 @@ struct Sound<S> {
 };
 /// The spec itself, or a sound stand-in for a broken one, so that nothing follows the one sentence.
 template <class S> using sound = typename Sound<S>::type;
-}  // namespace detail
-
-}  // namespace sotto::inline SOTTO_API
+}  // namespace sotto::detail::inline SOTTO_API
 
 namespace sotto::inline SOTTO_ABI {
 
@@ -112,12 +140,16 @@ template <class Model, class Store> struct ModelParameters {
   }
 };
 
-namespace detail {
+}  // namespace sotto::inline SOTTO_ABI
+
+namespace sotto::detail::inline SOTTO_ABI {
 template <class Model> struct TableOf {
   template <class Store> using Parameters = ModelParameters<Model, Store>;
   using type = ParameterTable<Parameters>;
 };
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_ABI {
 
 /// Every parameter of a spec, in the order of the flat buffer.
 template <class Model>

@@ -117,7 +117,7 @@ template <class C, class B> struct Block {
   using E = typename B::Element;
   using R = typename B::Master;
   using Index = typename B::Index;
-  static constexpr int width = C::width, hidden = C::feed_forward, heads = C::heads, inner = C::attention_width;
+  static constexpr int width = C::width, feed_forward = C::feed_forward, heads = C::heads, inner = C::attention_width;
   using Attention = typename C::Attention;
   using Master = BlockParameters<C, Values<R const>>;
   using Gradients = BlockParameters<C, Values<R>>;
@@ -139,7 +139,7 @@ template <class C, class B> struct Block {
     Rows<E, width> middle;     ///< x + attention
     Rows<R, 2> attention_statistics, final_statistics;
     Rows<E, width> second;     ///< pre-norm: the second norm's output; post-norm: the second residual sum
-    Rows<E, hidden> before, after;
+    Rows<E, feed_forward> before, after;
     Rows<E, width> output;
   };
   /// What backward overwrites, shared by all blocks.
@@ -148,7 +148,7 @@ template <class C, class B> struct Block {
     Rows<E, 3 * inner> query_key_value;
     Rows<E, inner> attended;
     Rows<E, heads> gates;
-    Rows<E, hidden> hidden;
+    Rows<E, feed_forward> hidden;
     Array<R> table;
   };
 
@@ -183,8 +183,8 @@ template <class C, class B> struct Block {
     a.attention_statistics = arena.rows<R, 2>(rows);
     a.final_statistics = arena.rows<R, 2>(rows);
     a.second = arena.rows<E, width>(rows);
-    a.before = arena.rows<E, hidden>(rows);
-    a.after = arena.rows<E, hidden>(rows);
+    a.before = arena.rows<E, feed_forward>(rows);
+    a.after = arena.rows<E, feed_forward>(rows);
     a.output = arena.rows<E, width>(rows);
     return a;
   }
@@ -195,7 +195,7 @@ template <class C, class B> struct Block {
     s.query_key_value = arena.rows<E, 3 * inner>(rows);
     s.attended = arena.rows<E, inner>(rows);
     if constexpr (C::gates > 0) s.gates = arena.rows<E, heads>(rows);
-    s.hidden = arena.rows<E, hidden>(rows);
+    s.hidden = arena.rows<E, feed_forward>(rows);
     const auto entries = static_cast<std::size_t>(Attention::table(heads));
     if constexpr (Attention::table(heads) > 0) s.table = {arena.take<R>(entries), entries};
     return s;
@@ -225,11 +225,11 @@ template <class C, class B> struct Block {
       inner_input = a.normed;
       base = a.normed;
     }
-    Linear<B, hidden, width>::forward_gelu(b, inner_input, w.intermediate, a.before, a.after);
+    Linear<B, feed_forward, width>::forward_gelu(b, inner_input, w.intermediate, a.before, a.after);
     if constexpr (C::pre_norm) {
-      residual<hidden>(b, lane, noise, 2 * layer + 3, a.after, w.output, base, a.output, s.a);
+      residual<feed_forward>(b, lane, noise, 2 * layer + 3, a.after, w.output, base, a.output, s.a);
     } else {
-      residual<hidden>(b, lane, noise, 2 * layer + 3, a.after, w.output, base, a.second, s.a);
+      residual<feed_forward>(b, lane, noise, 2 * layer + 3, a.after, w.output, base, a.second, s.a);
       Norm::forward(b, a.second, w.final_norm, a.output, a.final_statistics);
     }
   }
@@ -245,13 +245,13 @@ template <class C, class B> struct Block {
       b.copy(s.b.flat(), d.flat());  // d: by the second residual sum
     }
     Rows<E const, width> branch = dropped(b, lane, noise, 2 * layer + 3, d, s.a);
-    Linear<B, width, hidden>::gradient(b, branch, a.after, w.output, g.output.weight, g.output.bias);
-    Linear<B, width, hidden>::backward_gelu(b, branch, w.output, a.before, s.hidden);
+    Linear<B, width, feed_forward>::gradient(b, branch, a.after, w.output, g.output.weight, g.output.bias);
+    Linear<B, width, feed_forward>::backward_gelu(b, branch, w.output, a.before, s.hidden);
     Rows<E const, width> feed_forward_input = a.normed;
     if constexpr (C::pre_norm) feed_forward_input = a.second;
-    Linear<B, hidden, width>::gradient(b, s.hidden, feed_forward_input, w.intermediate, g.intermediate.weight,
+    Linear<B, feed_forward, width>::gradient(b, s.hidden, feed_forward_input, w.intermediate, g.intermediate.weight,
                                        g.intermediate.bias);
-    Linear<B, hidden, width>::backward(b, s.hidden, w.intermediate, s.b);
+    Linear<B, feed_forward, width>::backward(b, s.hidden, w.intermediate, s.b);
     if constexpr (C::pre_norm) {
       Norm::backward(b, s.b, a.middle, w.final_norm, a.final_statistics, g.final_norm, d, true);
     } else {

@@ -121,13 +121,24 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
   static_assert(Clusters <= 65536, "sotto: Hubert has labels of 16 bits: at most 65536 clusters");
   static constexpr int classes = Clusters;
 
+  using Targets = MfccClusters<Clusters>;
   struct Options {
     MaskOptions mask{};
     float masked_weight = 1, unmasked_weight = 0;
     float temperature = .1f;  ///< of cosine logits; plain logits ignore it
+    typename Targets::Options targets{};
+
+    template <class F> void visit(F&& f) {
+      f("objective.mask.probability", mask.probability);
+      f("objective.mask.length", mask.length);
+      f("objective.mask.minimum", mask.minimum);
+      f("objective.masked_weight", masked_weight);
+      f("objective.unmasked_weight", unmasked_weight);
+      f("objective.temperature", temperature);
+      targets.visit(f);
+    }
   };
   using Statistics = None;
-  using Targets = MfccClusters<Clusters>;
 
   /// The objective's parameters: the mask embedding (fairseq: uniform in [0, 1)) and the logits' own.
   template <class Model, class Store> struct Parameters {

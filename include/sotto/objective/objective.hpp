@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include <sotto/core/views.hpp>
 
@@ -36,6 +37,17 @@ template <class Sum> struct Measures {
     correct += other.correct;
     predicted += other.predicted;
   }
+};
+
+/// Targets of an objective that has no labels: nothing is fitted, nothing is billed.
+struct NoTargets {
+  struct Options {};
+  static constexpr int classes = 0;
+  template <class... Unused> void fit(Unused const&...) {}
+  template <class... Unused> void label(Unused const&...) {}
+  std::uint64_t flops() const { return 0; }
+  std::span<float const> state() const { return {}; }
+  void restore(std::span<float const>) {}
 };
 
 }  // namespace sotto::inline SOTTO_API

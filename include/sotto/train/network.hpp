@@ -44,9 +44,13 @@ template <class Model, Backend B> struct Network {
     static_cast<void>(carve_weights(arena));
     return arena.used();
   }
-  static void prepare(B& b, Master const& m, Weights& w) {
-    EncoderLayer::prepare(b, m.encoder, w.encoder);
-    Head::prepare(b, m.objective, w.head);
+  /// Parts that may be prepared at once: the encoder's, and the head.
+  static constexpr int prepare_parts = EncoderLayer::prepare_parts + 1;
+  static void prepare(B& b, Master const& m, Weights& w, int part) {
+    if (part < EncoderLayer::prepare_parts)
+      EncoderLayer::prepare(b, m.encoder, w.encoder, part);
+    else
+      Head::prepare(b, m.objective, w.head);
   }
   static void finish(B& b, Master const& m, Gradients const& g) {
     EncoderLayer::finish(b, m.encoder, g.encoder);

@@ -1,0 +1,111 @@
+// From a plan of crops to a batch: audio, features, augmentation, masks, labels, packed into lanes.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <sotto/data/batch.hpp>
+#include <sotto/data/sampler.hpp>
+#include <sotto/data/source.hpp>
+#include <sotto/encoder/spec.hpp>
+#include <sotto/train/options.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// Makes batches; a function of (seed, cursor, crops). One object a thread.
+template <class Model> class Batcher {
+ public:
+  using Frontend = typename Model::Frontend;
+  using Objective = typename Model::Objective;
+  using Targets = typename Objective::Targets;
+
+  Batcher(AnySource source, Targets const& targets, PretrainerOptions<Model> const& options)
+      : source_(std::move(source)), targets_(&targets), seed_(options.seed), mask_(options.objective.mask),
+        augmentation_(options.augmentation), packing_(options.batch.lane_rows, options.slots) {}
+
+  LanePacking const& packing() const { return packing_; }
+  typename Frontend::Extractor& extractor() { return extractor_; }
+
+  /// purpose: Purpose::mask while training, Purpose::held_out for fixed masks and no augmentation.
+  void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) {
+    lengths_.clear();
+    batch.rows = 0;
+    batch.masked = 0;
+    batch.cursor = cursor;
+    for (Crop const& crop : crops) {
+      lengths_.push_back(crop.frames);
+      batch.rows += crop.frames;
+    }
+    batch.audio_seconds = static_cast<double>(batch.rows) * Frontend::hop / 16000;
+    packing_.deal(lengths_, order_, lane_of_);
+    const int lanes = packing_.lanes(batch.rows, crops.size());
+    batch.lanes.resize(static_cast<std::size_t>(lanes));
+    for (auto& lane : batch.lanes) lane.clear();
+    for (const int index : order_) {
+      Crop const& crop = crops[static_cast<std::size_t>(index)];
+      append(crop, cursor, purpose, batch.lanes[static_cast<std::size_t>(lane_of_[static_cast<std::size_t>(index)])]);
+    }
+    for (auto& lane : batch.lanes) {
+      complete(lane);
+      batch.masked += static_cast<std::int64_t>(lane.masked.size());
+    }
+  }
+
+ private:
+  void append(Crop const& crop, std::uint32_t cursor, Purpose purpose, PackedLane& lane) {
+    const int first = lane.rows();
+    const std::uint64_t item =
+        static_cast<std::uint64_t>(crop.utterance) << 32 | static_cast<std::uint32_t>(crop.first_frame);
+    lane.offsets.push_back(first + crop.frames);
+    lane.utterances.push_back(static_cast<int>(crop.utterance));
+    lane.starts.push_back(crop.first_frame);
+    samples_.resize(static_cast<std::size_t>(Frontend::samples_for(crop.frames)));
+    source_.read(crop.utterance, crop.first_sample, samples_);
+    const auto needed = static_cast<std::size_t>(first + crop.frames) * Frontend::features;
+    if (lane.features.size() < needed) lane.features.resize(needed);
+    const Matrix<float> features{lane.features.data() + static_cast<std::size_t>(first) * Frontend::features,
+                                 crop.frames, Frontend::features, Frontend::features};
+    extractor_.compute(samples_, features);
+    if constexpr (!Model::Augmentation::empty) {
+      if (purpose == Purpose::mask) {
+        Random random(seed_, Purpose::augment, cursor, item);
+        Model::Augmentation::apply(augmentation_, random, features);
+      }
+    }
+    masker_.draw(mask_, crop.frames, Random(seed_, purpose, cursor, item), first, lane.masked);
+  }
+  /// The unmasked rows, and labels in the order that a head reads them.
+  void complete(PackedLane& lane) {
+    std::size_t next = 0;
+    for (int row = 0; row < lane.rows(); ++row) {
+      if (next < lane.masked.size() && lane.masked[next] == row)
+        ++next;
+      else
+        lane.unmasked.push_back(row);
+    }
+    if constexpr (Targets::classes > 0) {
+      labels_.resize(static_cast<std::size_t>(lane.rows()));
+      for (int i = 0; i < lane.sequences(); ++i) {
+        const auto s = static_cast<std::size_t>(i);
+        targets_->read(static_cast<std::size_t>(lane.utterances[s]), lane.starts[s],
+                       lane.offsets[s + 1] - lane.offsets[s], labels_.data() + lane.offsets[s]);
+      }
+      for (const int row : lane.masked) lane.targets.push_back(labels_[static_cast<std::size_t>(row)]);
+      for (const int row : lane.unmasked) lane.targets.push_back(labels_[static_cast<std::size_t>(row)]);
+    }
+  }
+
+  AnySource source_;
+  Targets const* targets_;
+  std::uint64_t seed_;
+  MaskOptions mask_;
+  typename Model::Augmentation::Options augmentation_;
+  LanePacking packing_;
+  typename Frontend::Extractor extractor_{};
+  SpanMasker masker_;
+  std::vector<int> lengths_, order_, lane_of_, labels_;
+  std::vector<float> samples_;
+};
+
+}  // namespace sotto::inline SOTTO_ABI

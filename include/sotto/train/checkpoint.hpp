@@ -1,0 +1,149 @@
+// A run on disk: one safetensors file, written whole or not at all.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <sotto/core/error.hpp>
+#include <sotto/io/safetensors.hpp>
+#include <sotto/nn/parameters.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// A checkpoint of another spec, field by field.
+class SpecMismatch : public Error {
+ public:
+  struct Field {
+    std::string name, wanted, found;
+  };
+  SpecMismatch(std::filesystem::path path, std::vector<Field> fields)
+      : Error(ErrorCode::checkpoint, sentence(fields), std::move(path)), fields_(std::move(fields)) {}
+  std::vector<Field> const& fields() const { return fields_; }
+
+ private:
+  static std::string sentence(std::vector<Field> const& fields) {
+    std::string text = "the checkpoint is of another model:";
+    for (auto const& field : fields)
+      text += " " + field.name + " is " + field.found + " there and " + field.wanted + " here;";
+    text.back() = '.';
+    return text + " Use the model it was made with, or another directory";
+  }
+  std::vector<Field> fields_;
+};
+
+/// Named texts and tensors of a run. Parameters stand under their own names, [extents] fp32.
+class Checkpoint {
+ public:
+  using Texts = std::map<std::string, std::string>;
+  static constexpr char const* file_name = "checkpoint.safetensors";
+  static constexpr char const* format = "sotto 1";
+
+  /// `path`: the file, or the directory that holds it.
+  static Checkpoint open(std::filesystem::path path) {
+    if (std::filesystem::is_directory(path)) path /= file_name;
+    Checkpoint checkpoint(Safetensors::open(path));
+    checkpoint.path_ = path;
+    const auto at = checkpoint.file_.metadata().find("format");
+    if (at == checkpoint.file_.metadata().end() || !at->second.starts_with("sotto "))
+      throw Error(ErrorCode::checkpoint, "this safetensors file is not a checkpoint of sotto", path);
+    if (at->second != format)
+      throw Error(ErrorCode::checkpoint, "this checkpoint has format '" + at->second + "' and this sotto reads '" +
+                                             format + "'; use the version that wrote it", path);
+    return checkpoint;
+  }
+
+  std::filesystem::path const& path() const { return path_; }
+  Texts const& texts() const { return file_.metadata(); }
+  std::string const& text(std::string const& name) const {
+    const auto at = texts().find(name);
+    if (at == texts().end())
+      throw Error(ErrorCode::checkpoint, "the checkpoint does not say '" + name + "': it is damaged", path_);
+    return at->second;
+  }
+  /// Texts whose names begin with the prefix, without it.
+  Texts section(std::string const& prefix) const {
+    Texts found;
+    for (auto const& [name, value] : texts())
+      if (name.starts_with(prefix)) found[name.substr(prefix.size())] = value;
+    return found;
+  }
+
+  /// Throws SpecMismatch if the checkpoint is not of these fields.
+  void expect(std::vector<std::pair<std::string, std::string>> const& fields) const {
+    std::vector<SpecMismatch::Field> wrong;
+    for (auto const& [name, wanted] : fields) {
+      const auto at = texts().find("spec." + name);
+      const std::string found = at == texts().end() ? "unknown" : at->second;
+      if (found != wanted) wrong.push_back({name, wanted, found});
+    }
+    if (!wrong.empty()) throw SpecMismatch(path_, std::move(wrong));
+  }
+  bool matches(std::vector<std::pair<std::string, std::string>> const& fields) const {
+    for (auto const& [name, wanted] : fields) {
+      const auto at = texts().find("spec." + name);
+      if (at == texts().end() || at->second != wanted) return false;
+    }
+    return true;
+  }
+
+  /// All parameters of the table, into a flat buffer.
+  void read(std::span<ParameterEntry const> table, float* values) const {
+    for (auto const& entry : table) read(entry.name(), entry.size, values + entry.offset);
+  }
+  /// One tensor of n numbers.
+  void read(std::string const& name, std::size_t n, float* to) const {
+    const auto values = file_.floats(name);
+    if (values.size() != n)
+      throw Error(ErrorCode::checkpoint, "tensor '" + name + "' has " + std::to_string(values.size()) +
+                                             " numbers where " + std::to_string(n) + " belong", path_);
+    std::copy(values.begin(), values.end(), to);
+  }
+  std::vector<float> floats(std::string const& name) const { return file_.floats(name); }
+  std::vector<double> doubles(std::string const& name) const { return file_.doubles(name); }
+
+  /// What a save needs; the spans must live until write().
+  class Writer {
+   public:
+    void text(std::string const& name, std::string const& value) { file_.set_metadata(name, value); }
+    void texts(std::string const& prefix, Texts const& all) {
+      for (auto const& [name, value] : all) text(prefix + name, value);
+    }
+    void parameters(std::span<ParameterEntry const> table, float const* values) {
+      for (auto const& entry : table) {
+        std::vector<std::int64_t> shape;
+        for (int i = 0; i < entry.rank(); ++i) shape.push_back(entry.info.extents[static_cast<std::size_t>(i)]);
+        file_.add(entry.name(), shape, std::span<float const>(values + entry.offset, entry.size));
+      }
+    }
+    void tensor(std::string const& name, std::span<float const> values) {
+      file_.add(name, {static_cast<std::int64_t>(values.size())}, values);
+    }
+    void tensor(std::string const& name, std::span<double const> values) {
+      file_.add(name, {static_cast<std::int64_t>(values.size())}, values);
+    }
+    /// Replaces the checkpoint in the directory, atomically; makes the directory if needed.
+    std::filesystem::path write(std::filesystem::path const& directory) {
+      std::error_code error;
+      std::filesystem::create_directories(directory, error);
+      if (error) throw Error(ErrorCode::file, "cannot make this directory: " + error.message(), directory);
+      text("format", format);
+      const auto path = directory / file_name;
+      file_.write(path);
+      return path;
+    }
+
+   private:
+    SafetensorsWriter file_;
+  };
+
+ private:
+  explicit Checkpoint(Safetensors file) : file_(std::move(file)) {}
+  Safetensors file_;
+  std::filesystem::path path_;
+};
+
+}  // namespace sotto::inline SOTTO_ABI

@@ -1,0 +1,82 @@
+// How a run went: losses against what was spent, thinned as the run grows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <sotto/train/step.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// Training points are means over equal parts of the budget; held-out points are all kept.
+class History {
+ public:
+  struct Point {
+    double flops, step, loss, masked_accuracy;
+  };
+
+  History() {
+    points_.reserve(parts + 1);
+    held_out_.reserve(1024);
+  }
+  std::vector<Point> const& training() const { return points_; }
+  std::vector<Point> const& held_out() const { return held_out_; }
+
+  void add(Step const& step) {
+    sum_.loss += step.loss;
+    sum_.masked_accuracy += step.masked_accuracy;
+    ++summed_;
+    if (step.fraction * parts >= static_cast<double>(points_.size() + 1) || step.fraction >= 1) {
+      points_.push_back({static_cast<double>(step.spent.count), static_cast<double>(step.step), sum_.loss / summed_,
+                         sum_.masked_accuracy / summed_});
+      sum_ = {};
+      summed_ = 0;
+    }
+    if (step.held_out) add(*step.held_out, step.spent, step.step);
+  }
+  void add(HeldOut const& held, Flops spent, std::uint64_t step) {
+    held_out_.push_back({static_cast<double>(spent.count), static_cast<double>(step), held.loss, held.masked_accuracy});
+  }
+
+  /// As tensors of a checkpoint: points of four numbers, then the unfinished mean.
+  std::vector<double> const& step_numbers() {
+    flatten(points_);
+    for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_)}) flat_.push_back(n);
+    return flat_;
+  }
+  std::vector<double> const& held_out_numbers() {
+    flatten(held_out_);
+    return flat_held_out_ = flat_;
+  }
+  void restore(std::span<double const> steps, std::span<double const> held_out) {
+    const std::size_t n = steps.size() / 4;  // three more numbers follow
+    unflatten(steps.first(4 * n), points_);
+    const auto rest = steps.subspan(4 * n);
+    sum_.loss = rest[0];
+    sum_.masked_accuracy = rest[1];
+    summed_ = static_cast<int>(rest[2]);
+    unflatten(held_out, held_out_);
+  }
+
+ private:
+  static constexpr int parts = 400;
+
+  void flatten(std::vector<Point> const& points) {
+    flat_.clear();
+    for (auto const& p : points)
+      for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) flat_.push_back(n);
+  }
+  static void unflatten(std::span<double const> numbers, std::vector<Point>& points) {
+    points.clear();
+    for (std::size_t i = 0; i + 3 < numbers.size(); i += 4)
+      points.push_back({numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]});
+  }
+
+  std::vector<Point> points_, held_out_;
+  std::vector<double> flat_, flat_held_out_;
+  Point sum_{};
+  int summed_ = 0;
+};
+
+}  // namespace sotto::inline SOTTO_ABI
