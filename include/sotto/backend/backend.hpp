@@ -81,6 +81,8 @@ concept RowOperations = requires(B& b, Lane<typename B::Index> const& lane, Nois
   b.fill_rows(gain, rows, n, y);
   b.fill_rows_back(y, rows, n, d_gain);                         // d_gain += those rows; they become 0
   b.segment_sums(x, rows, y);                                   // row rows[i] of y += row i of x; rows may repeat
+  b.column_sums(x, &measure);                                   // sums[j] += column j, in Sum: batch statistics
+  b.from_sums(&measure, 1., d_gain);                            // d_gain[j] = factor * sums[j]
   b.add_sinusoids(lane, x, y);                                  // y = x + sinusoid of the row's place in its sequence
   b.dropout(lane, noise, 0, y);                                 // in place, keyed by (site, utterance, frame, channel)
   b.spread(x, measure);                                         // mean over channels of the deviation over rows

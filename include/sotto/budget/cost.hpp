@@ -74,7 +74,7 @@ template <class Model> struct Cost {
   }
   /// The objective's heads of a batch, forward and backward.
   static constexpr Flops head(std::int64_t masked, std::int64_t unmasked, typename Objective::Options const& options) {
-    return {6 * Objective::template Head<Model, Pricing>::multiply_adds(masked, unmasked, options)};
+    return {2 * Objective::template Head<Model, Pricing>::training_multiply_adds(masked, unmasked, options)};
   }
 
  private:

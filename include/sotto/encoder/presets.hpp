@@ -47,7 +47,7 @@ struct Ladder90 : Spec {
 };
 struct Ladder130 : Spec {
   static constexpr char const* name = "ladder-130";
-  static constexpr EncoderShape shape{.width = 416, .depth = 13, .heads = 8, .feed_forward = 768};
+  static constexpr EncoderShape shape{.width = 416, .depth = 13, .heads = 8, .feed_forward = 1024};
 };
 struct Ladder160 : Spec {
   static constexpr char const* name = "ladder-160";

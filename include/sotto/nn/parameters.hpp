@@ -70,19 +70,25 @@ struct Extents {
   };
 };
 
-/// Visits leaves of structs that lie side by side; modules pass it down.
-/// `f(ParameterInfo const&, leaf...)` is called once a parameter, in the order of the flat buffer.
-template <template <class> class Parameters> struct ParameterTable {
- private:
-  static consteval std::size_t count_entries() {
-    std::size_t n = 0;
-    Parameters<Extents> extents{};
-    Parameters<Extents>::visit([&](ParameterInfo const&, auto&) { ++n; }, extents);
-    return n;
-  }
+}  // namespace sotto::inline SOTTO_API
 
- public:
-  static constexpr std::size_t entries = count_entries();
+namespace sotto::detail::inline SOTTO_API {
+
+template <template <class> class Parameters> consteval std::size_t count_entries() {
+  std::size_t n = 0;
+  Parameters<Extents> extents{};
+  Parameters<Extents>::visit([&](ParameterInfo const&, auto&) { ++n; }, extents);
+  return n;
+}
+
+}  // namespace sotto::detail::inline SOTTO_API
+
+namespace sotto::inline SOTTO_API {
+
+/// The table of a struct of leaves, made by its visitor: `visit(f, structs...)` calls
+/// `f(ParameterInfo const&, leaf...)` once a parameter, in the order of the flat buffer.
+template <template <class> class Parameters> struct ParameterTable {
+  static constexpr std::size_t entries = detail::count_entries<Parameters>();
 
   static constexpr std::array<ParameterEntry, entries> make() {
     std::array<ParameterEntry, entries> table{};

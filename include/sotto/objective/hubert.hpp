@@ -209,10 +209,10 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
       if (options.unmasked_weight > 0)
         score_back(b, w, g, lane.unmasked, lane.rows - lane.masked_rows, encoded, a, a.unmasked, d);
     }
-    /// Multiply-adds of the logits of n scored rows, forward.
-    static constexpr std::uint64_t multiply_adds(std::int64_t masked, std::int64_t unmasked, Options const& options) {
+    /// Multiply-adds of a batch's heads: logits forward, by their weights, by their input.
+    static constexpr std::uint64_t training_multiply_adds(std::int64_t masked, std::int64_t unmasked, Options const& options) {
       const std::int64_t rows = masked + (options.unmasked_weight > 0 ? unmasked : 0);
-      return static_cast<std::uint64_t>(rows) * ClassLogits<Logits, Clusters, width>::multiply_adds_per_row();
+      return 3 * static_cast<std::uint64_t>(rows) * ClassLogits<Logits, Clusters, width>::multiply_adds_per_row();
     }
 
    private:

@@ -276,6 +276,13 @@ template <class Scalar> class Reference {
         d.row(rows[t])[i] = T(0);
       }
   }
+  void column_sums(Matrix<T const> x, T* sums) {
+    for (int t = 0; t < x.rows; ++t)
+      for (int i = 0; i < x.columns; ++i) sums[i] += x.row(t)[i];
+  }
+  void from_sums(T const* sums, double factor, Array<T> to) {
+    for (std::size_t i = 0; i < to.size; ++i) to.begin[i] = T(factor) * sums[i];
+  }
   void add_sinusoids(Lane<int> const& lane, Matrix<T const> x, Matrix<T> y) {
     for (int s = 0; s < lane.sequences; ++s)
       for (int row = lane.offsets[s]; row < lane.offsets[s + 1]; ++row)
