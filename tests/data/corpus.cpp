@@ -134,9 +134,9 @@ TEST_CASE("a manifest's bad audio is an error that names line and file") {
   CHECK_MESSAGE(mentions(message, "b.wav: there is no such file"), message);
   CHECK(mentions(refusal(header + "t.wav\t16000\t\n"), "t.wav: this is no audio file"));
   CHECK(mentions(refusal(header + "a.wav\t16001\t0\n"),
-                 "samples 0 to 16001, the file ends at 16000"));
+                 "16001 samples from 0 on, the file ends at 16000"));
   CHECK(mentions(refusal(header + "a.wav\t9000\t7001\n"),
-                 "samples 7001 to 16001, the file ends at 16000"));
+                 "9000 samples from 7001 on, the file ends at 16000"));
   CHECK(mentions(refusal(header + "a.wav\t9000\t9223372036854775807\n"), "the file ends at 16000"));
   CHECK(mentions(refusal(header + "a.wav\t300\t0\n"), "300 samples"));
   CHECK(mentions(refusal(".\na.wav\t15999\n"), "says 15999 samples, the file has 16000"));

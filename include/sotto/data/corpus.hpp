@@ -256,8 +256,8 @@ class Corpus {
         u.samples = length;
       } else if (u.samples > length || u.start > length - u.samples) {
         throw Error(ErrorCode::data,
-                    "the manifest says samples " + std::to_string(u.start) + " to " +
-                        std::to_string(u.start + u.samples) + ", the file ends at " +
+                    "the manifest says " + std::to_string(u.samples) + " samples from " +
+                        std::to_string(u.start) + " on, the file ends at " +
                         std::to_string(length) + "; write the manifest anew",
                     u.path);
       }
