@@ -12,9 +12,7 @@
 #include <sotto/core/views.hpp>
 #include <sotto/nn/dropout_mask.hpp>
 
-namespace sotto::cpu::inline SOTTO_ABI {
-
-namespace detail {
+namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 #ifdef __AVX512F__
 inline constexpr int dropout_bytes = 64;
@@ -29,8 +27,9 @@ using DropoutWide = std::uint64_t __attribute__((vector_size(dropout_bytes)));
 using DropoutWords = std::uint32_t __attribute__((vector_size(dropout_bytes)));
 using DropoutFloats = float __attribute__((vector_size(dropout_bytes)));
 
-// The 64-bit products of the lower halves. GNU vectors cannot say that: a plain 64-bit product costs three of these.
-// (maskz with a full mask: g++ 12 warns of the undefined source that its plain form names.)
+// The 64-bit products of the lower halves. GNU vectors cannot say that: a plain 64-bit product
+// costs three of these. (maskz with a full mask: g++ 12 warns of the undefined source that its
+// plain form names.)
 SOTTO_ALWAYS_INLINE DropoutWide multiply_low_halves(DropoutWide a, std::uint32_t b) {
 #ifdef __AVX512F__
   return reinterpret_cast<DropoutWide>(
@@ -57,10 +56,12 @@ SOTTO_ALWAYS_INLINE DropoutWide dropout_lane_numbers() {
 }
 
 // The first or second half of the lanes of a and b, alternating.
-template <int First> SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, DropoutWide b) {
+template <int First>
+SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, DropoutWide b) {
   constexpr int n = dropout_blocks, f = First;
 #ifdef __AVX512F__
-  return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1, f + 2, n + f + 2, f + 3, n + f + 3);
+  return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1, f + 2, n + f + 2, f + 3,
+                                 n + f + 3);
 #elif defined(__AVX2__)
   return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1);
 #else
@@ -68,17 +69,20 @@ template <int First> SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, D
 #endif
 }
 
-// Random words of 2 * dropout_bytes / 4 channels in order. Counters ride in the lower halves of 64-bit lanes, where one
-// multiplication gives both halves of a product; what the upper halves hold does not matter until the end.
+// Random words of 2 * dropout_bytes / 4 channels in order. Counters ride in the lower halves of
+// 64-bit lanes, where one multiplication gives both halves of a product; what the upper halves hold
+// does not matter until the end.
 SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, std::uint32_t frame,
-                                       std::uint32_t utterance, std::uint32_t cursor, DropoutWords& low,
-                                       DropoutWords& high) {
+                                       std::uint32_t utterance, std::uint32_t cursor,
+                                       DropoutWords& low, DropoutWords& high) {
   DropoutWide c0 = dropout_lane_numbers() + static_cast<std::uint64_t>(first_counter);
-  DropoutWide c1 = DropoutWide{} + frame, c2 = DropoutWide{} + utterance, c3 = DropoutWide{} + cursor;
+  DropoutWide c1 = DropoutWide{} + frame, c2 = DropoutWide{} + utterance,
+              c3 = DropoutWide{} + cursor;
   std::uint32_t k0 = key.key0, k1 = key.key1;
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const DropoutWide p0 = multiply_low_halves(c0, 0xD2511F53u), p1 = multiply_low_halves(c2, 0xCD9E8D57u);
+    const DropoutWide p0 = multiply_low_halves(c0, 0xD2511F53u),
+                      p1 = multiply_low_halves(c2, 0xCD9E8D57u);
     c0 = (p1 >> 32) ^ c1 ^ static_cast<std::uint64_t>(k0);
     c2 = (p0 >> 32) ^ c3 ^ static_cast<std::uint64_t>(k1);
     c1 = p1;
@@ -86,7 +90,8 @@ SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, 
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  const DropoutWide first = (c0 & 0xffffffffull) | (c1 << 32), second = (c2 & 0xffffffffull) | (c3 << 32);
+  const DropoutWide first = (c0 & 0xffffffffull) | (c1 << 32),
+                    second = (c2 & 0xffffffffull) | (c3 << 32);
   low = reinterpret_cast<DropoutWords>(interleave<0>(first, second));
   high = reinterpret_cast<DropoutWords>(interleave<dropout_blocks / 2>(first, second));
 }
@@ -98,8 +103,8 @@ SOTTO_ALWAYS_INLINE DropoutFloats load_floats(float const* p) {
 }
 
 // scale * x where kept, 0 elsewhere.
-SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words, std::uint32_t threshold,
-                                            float scale) {
+SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words,
+                                            std::uint32_t threshold, float scale) {
   const auto mask = reinterpret_cast<DropoutWords>(words >= (DropoutWords{} + threshold));
   return reinterpret_cast<DropoutFloats>(reinterpret_cast<DropoutWords>(x * scale) & mask);
 }
@@ -120,8 +125,8 @@ SOTTO_ALWAYS_INLINE void dropout_rows(Lane<int> const& lane, Philox key, std::ui
       float* out = y.row(i);
       DropoutWords words[2];
       for (int j = 0; j < whole; j += dropout_channels) {
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame, utterance, cursor,
-                      words[0], words[1]);
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame,
+                      utterance, cursor, words[0], words[1]);
         DropoutFloats first = kept_part(load_floats(in + j), words[0], threshold, scale);
         DropoutFloats second = kept_part(load_floats(in + j + half), words[1], threshold, scale);
         if constexpr (Add) {
@@ -133,8 +138,8 @@ SOTTO_ALWAYS_INLINE void dropout_rows(Lane<int> const& lane, Philox key, std::ui
       }
       if (whole < y.columns) {
         std::uint32_t tail[dropout_channels];
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame, utterance,
-                      cursor, words[0], words[1]);
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame,
+                      utterance, cursor, words[0], words[1]);
         std::memcpy(tail, words, sizeof tail);
         for (int j = whole; j < y.columns; ++j) {
           const float kept = tail[j - whole] >= threshold ? in[j] * scale : 0.0f;
@@ -145,18 +150,21 @@ SOTTO_ALWAYS_INLINE void dropout_rows(Lane<int> const& lane, Philox key, std::ui
   }
 }
 
-}  // namespace detail
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
 
-/// Drops numbers of x [lane.rows, width] in place with probability p in [0, 1) and scales the others by 1 / (1 - p).
-/// The mask is dropout_kept()'s: a function of key (of the seed), cursor (the step), site (< 2^20: where in the network),
-/// utterance, frame and channel (< 16384). Backward: the same call on the gradients.
+namespace sotto::cpu::inline SOTTO_ABI {
+
+/// Drops numbers of x [lane.rows, width] in place with probability p in [0, 1) and scales the
+/// others by 1 / (1 - p). The mask is dropout_kept()'s: a function of key (of the seed), cursor
+/// (the step), site (< 2^20: where in the network), utterance, frame and channel (< 16384).
+/// Backward: the same call on the gradients.
 inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor,
                                    std::uint32_t site, float p, Matrix<float> x) {
   if (p > 0) detail::dropout_rows<false>(lane, key, cursor, site, p, x, {}, x);
 }
 
-/// y = residual + dropout(branch), all [lane.rows, width]; y may be either of them. Backward: the residual's gradient is
-/// y's, the branch's is dropout() of y's.
+/// y = residual + dropout(branch), all [lane.rows, width]; y may be either of them. Backward: the
+/// residual's gradient is y's, the branch's is dropout() of y's.
 inline SOTTO_NOINLINE void dropout_add(Lane<int> const& lane, Philox key, std::uint32_t cursor,
                                        std::uint32_t site, float p, Matrix<float const> branch,
                                        Matrix<float const> residual, Matrix<float> y) {

@@ -1,0 +1,257 @@
+// Operations on rows on the CPU: norms, the slope of GELU, gathers and sums.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+
+#include <sotto/backend/cpu/simd.hpp>
+#include <sotto/config.hpp>
+#include <sotto/core/views.hpp>
+
+namespace sotto::cpu::detail::inline SOTTO_ABI {
+
+// Calls body(j, count) over a row: whole vectors first, then what is left of it (count < lanes).
+template <class Body>
+SOTTO_ALWAYS_INLINE void over_columns(int columns, Body body) {
+  const int whole = columns - columns % lanes;
+  for (int j = 0; j < whole; j += lanes) body(j, std::integral_constant<int, lanes>{});
+  if (whole < columns) body(whole, columns - whole);
+}
+SOTTO_ALWAYS_INLINE Vec get(float const* p, std::integral_constant<int, lanes>) { return load(p); }
+SOTTO_ALWAYS_INLINE Vec get(float const* p, int count) {
+  return load_part(p, count);
+}  // zeros beyond
+SOTTO_ALWAYS_INLINE void put(float* p, Vec v, std::integral_constant<int, lanes>) { store(p, v); }
+SOTTO_ALWAYS_INLINE void put(float* p, Vec v, int count) { store_part(p, v, count); }
+
+SOTTO_ALWAYS_INLINE void add_row(float const* from, float* to, int columns) {
+  over_columns(columns, [&](int j, auto n) { put(to + j, get(to + j, n) + get(from + j, n), n); });
+}
+
+SOTTO_ALWAYS_INLINE float dot_row(float const* a, float const* b, int columns) {
+  Vec sum{};
+  over_columns(columns, [&](int j, auto n) { sum += get(a + j, n) * get(b + j, n); });
+  return sum_of(sum);
+}
+
+inline constexpr float smallest_norm = 1e-8f;  // PyTorch's cosine_similarity
+
+// Backward of layer norm over `Count` rows at once, so that the sums over rows are read and written
+// once for them all.
+template <int Count>
+SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Matrix<float const> x,
+                                              float const* gain, Matrix<float const> statistics,
+                                              Matrix<float> dx, float* d_gain, float* d_bias,
+                                              bool accumulate) {
+  Vec along[Count]{}, across[Count]{};  // sums of gain * dy and of gain * dy * normalised x
+  float mean[Count], inverse[Count];
+  for (int r = 0; r < Count; ++r) {
+    mean[r] = statistics.row(i + r)[0];
+    inverse[r] = statistics.row(i + r)[1];
+  }
+  over_columns(x.columns, [&](int j, auto n) {
+    Vec gains = get(gain + j, n), sum = get(d_bias + j, n), product = get(d_gain + j, n);
+    for (int r = 0; r < Count; ++r) {
+      const Vec d = get(dy.row(i + r) + j, n),
+                normal = (get(x.row(i + r) + j, n) - mean[r]) * inverse[r];
+      sum += d;
+      product += d * normal;
+      along[r] += d * gains;
+      across[r] += d * gains * normal;
+    }
+    put(d_bias + j, sum, n);
+    put(d_gain + j, product, n);
+  });
+  for (int r = 0; r < Count; ++r) {
+    const float a = sum_of(along[r]) / static_cast<float>(x.columns),
+                b = sum_of(across[r]) / static_cast<float>(x.columns);
+    float const *d = dy.row(i + r), *in = x.row(i + r);
+    float* out = dx.row(i + r);
+    auto slope = [&](int j, auto n) {
+      const Vec normal = (get(in + j, n) - mean[r]) * inverse[r];
+      return (get(d + j, n) * get(gain + j, n) - a - normal * b) * inverse[r];
+    };
+    if (accumulate)
+      over_columns(x.columns,
+                   [&](int j, auto n) { put(out + j, get(out + j, n) + slope(j, n), n); });
+    else
+      over_columns(x.columns, [&](int j, auto n) { put(out + j, slope(j, n), n); });
+  }
+}
+
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+
+namespace sotto::cpu::inline SOTTO_ABI {
+
+/// y = (x - mean) / deviation * gain + bias, row by row, deviation = sqrt(variance + eps). x, y:
+/// [rows, width], y may be x; gain, bias: [width]; statistics: [rows, 2], mean and 1 / deviation,
+/// for layer_norm_back().
+inline SOTTO_NOINLINE void layer_norm(Matrix<float const> x, Array<float const> gain,
+                                      Array<float const> bias, float eps, Matrix<float> y,
+                                      Matrix<float> statistics) {
+  using namespace detail;
+  const float share = 1.0f / static_cast<float>(x.columns);
+  for (int i = 0; i < x.rows; ++i) {
+    float const* in = x.row(i);
+    float* out = y.row(i);
+    Vec sum{};
+    over_columns(x.columns, [&](int j, auto n) { sum += get(in + j, n); });
+    const float mean = sum_of(sum) * share;
+    // Squares of the differences, in a second pass: sum(x^2) - mean^2 would lose rows far from
+    // zero.
+    Vec square{};
+    const int whole = x.columns - x.columns % lanes;
+    for (int j = 0; j < whole; j += lanes) {
+      const Vec d = load(in + j) - mean;
+      square += d * d;
+    }
+    float squares = sum_of(square);
+    for (int j = whole; j < x.columns; ++j) squares += (in[j] - mean) * (in[j] - mean);
+    const float inverse = 1.0f / std::sqrt(squares * share + eps);
+    over_columns(x.columns, [&](int j, auto n) {
+      put(out + j,
+          (get(in + j, n) - mean) * inverse * get(gain.begin + j, n) + get(bias.begin + j, n), n);
+    });
+    statistics.row(i)[0] = mean;
+    statistics.row(i)[1] = inverse;
+  }
+}
+
+/// Backward of layer_norm(): d_gain and d_bias [width] are added to, dx [rows, width] is added to
+/// or (accumulate false) overwritten. dx may be dy unless it accumulates; x is the input of the
+/// forward pass, statistics its [rows, 2].
+inline SOTTO_NOINLINE void layer_norm_back(Matrix<float const> dy, Matrix<float const> x,
+                                           Array<float const> gain, Matrix<float const> statistics,
+                                           Matrix<float> dx, Array<float> d_gain,
+                                           Array<float> d_bias, bool accumulate) {
+  int i = 0;
+  for (; i + 4 <= x.rows; i += 4)
+    detail::layer_norm_back_rows<4>(i, dy, x, gain.begin, statistics, dx, d_gain.begin,
+                                    d_bias.begin, accumulate);
+  for (; i < x.rows; ++i)
+    detail::layer_norm_back_rows<1>(i, dy, x, gain.begin, statistics, dx, d_gain.begin,
+                                    d_bias.begin, accumulate);
+}
+
+/// y = x / max(|x|, 1e-8), row by row (PyTorch's cosine_similarity). x, y: [rows, width], y may be
+/// x; inverse_norms: [rows], for normalise_rows_back().
+inline SOTTO_NOINLINE void normalise_rows(Matrix<float const> x, Matrix<float> y,
+                                          Array<float> inverse_norms) {
+  using namespace detail;
+  for (int i = 0; i < x.rows; ++i) {
+    float const* in = x.row(i);
+    float* out = y.row(i);
+    const float inverse = 1.0f / std::max(std::sqrt(dot_row(in, in, x.columns)), smallest_norm);
+    over_columns(x.columns, [&](int j, auto n) { put(out + j, get(in + j, n) * inverse, n); });
+    inverse_norms.begin[i] = inverse;
+  }
+}
+
+/// Backward of normalise_rows(): dx = (dy - y (y . dy)) / |x|. A row shorter than 1e-8 was divided
+/// by a constant, so that nothing is subtracted there. y is what the forward pass gave; dx may be
+/// dy.
+inline SOTTO_NOINLINE void normalise_rows_back(Matrix<float const> dy, Matrix<float const> y,
+                                               Array<float const> inverse_norms, Matrix<float> dx) {
+  using namespace detail;
+  for (int i = 0; i < y.rows; ++i) {
+    float const *d = dy.row(i), *unit = y.row(i);
+    float* out = dx.row(i);
+    const float inverse = inverse_norms.begin[i];
+    const float along = inverse < 1.0f / smallest_norm ? dot_row(d, unit, y.columns) : 0.0f;
+    over_columns(y.columns, [&](int j, auto n) {
+      put(out + j, (get(d + j, n) - get(unit + j, n) * along) * inverse, n);
+    });
+  }
+}
+
+/// d = d * GELU's slope (erf form) at `before`, the input of the GELU. Both [rows, width].
+inline SOTTO_NOINLINE void gelu_back(Matrix<float const> before, Matrix<float> d) {
+  using namespace detail;
+  for (int i = 0; i < d.rows; ++i) {
+    float const* in = before.row(i);
+    float* out = d.row(i);
+    over_columns(d.columns, [&](int j, auto n) {
+      put(out + j, get(out + j, n) * gelu_slope(get(in + j, n)), n);
+    });
+  }
+}
+
+/// y = x. Both [rows, width].
+inline SOTTO_NOINLINE void copy(Matrix<float const> x, Matrix<float> y) {
+  const auto bytes = static_cast<std::size_t>(y.columns) * sizeof(float);
+  for (int i = 0; i < y.rows; ++i) std::memcpy(y.row(i), x.row(i), bytes);
+}
+
+/// y += x. Both [rows, width].
+inline SOTTO_NOINLINE void add(Matrix<float const> x, Matrix<float> y) {
+  for (int i = 0; i < y.rows; ++i) detail::add_row(x.row(i), y.row(i), y.columns);
+}
+
+/// Every number of x becomes value.
+inline SOTTO_NOINLINE void fill(Array<float> x, float value) {
+  std::fill_n(x.begin, x.size, value);
+}
+
+/// Row i of y becomes row rows[i] of x. rows: [y.rows].
+inline SOTTO_NOINLINE void gather(Matrix<float const> x, int const* rows, Matrix<float> y) {
+  const auto bytes = static_cast<std::size_t>(y.columns) * sizeof(float);
+  for (int i = 0; i < y.rows; ++i) std::memcpy(y.row(i), x.row(rows[i]), bytes);
+}
+
+/// Row rows[i] of x += row i of y, in order of i: the backward of gather(). rows: [y.rows]; repeats
+/// are summed.
+inline SOTTO_NOINLINE void scatter_add(Matrix<float const> y, int const* rows, Matrix<float> x) {
+  for (int i = 0; i < y.rows; ++i) detail::add_row(y.row(i), x.row(rows[i]), y.columns);
+}
+
+/// The `count` rows of x that `rows` lists become vector [width].
+inline SOTTO_NOINLINE void fill_rows(Array<float const> vector, int const* rows, int count,
+                                     Matrix<float> x) {
+  for (int i = 0; i < count; ++i)
+    std::memcpy(x.row(rows[i]), vector.begin, static_cast<std::size_t>(x.columns) * sizeof(float));
+}
+
+/// Backward of fill_rows(): d_vector [width] += the listed rows of dx, which then become 0, since
+/// what they held before the fill has no influence.
+inline SOTTO_NOINLINE void fill_rows_back(Matrix<float> dx, int const* rows, int count,
+                                          Array<float> d_vector) {
+  for (int i = 0; i < count; ++i) {
+    detail::add_row(dx.row(rows[i]), d_vector.begin, dx.columns);
+    std::fill_n(dx.row(rows[i]), dx.columns, 0.0f);
+  }
+}
+
+/// Row segments[i] of y += row i of x, in order of i. x: [rows, width]; segments: [rows]; y:
+/// [segments, width].
+inline SOTTO_NOINLINE void segment_sums(Matrix<float const> x, int const* segments,
+                                        Matrix<float> y) {
+  scatter_add(x, segments, y);
+}
+
+/// sums [width] += the rows of x: the gradient of a bias.
+inline SOTTO_NOINLINE void column_sums(Matrix<float const> x, Array<float> sums) {
+  using namespace detail;
+  int i = 0;
+  for (; i + 4 <= x.rows; i += 4)  // four rows at once: the sums are read and written once for them
+    over_columns(x.columns, [&](int j, auto n) {
+      put(sums.begin + j,
+          get(sums.begin + j, n) + ((get(x.row(i) + j, n) + get(x.row(i + 1) + j, n)) +
+                                    (get(x.row(i + 2) + j, n) + get(x.row(i + 3) + j, n))),
+          n);
+    });
+  for (; i < x.rows; ++i) add_row(x.row(i), sums.begin, x.columns);
+}
+
+/// x += table, every sequence from the table's first row on. table: [>= lane.longest, width]; x:
+/// [lane.rows, width].
+inline SOTTO_NOINLINE void add_positions(Lane<int> const& lane, Matrix<float const> table,
+                                         Matrix<float> x) {
+  for (int s = 0; s < lane.sequences; ++s)
+    for (int i = lane.offsets[s]; i < lane.offsets[s + 1]; ++i)
+      detail::add_row(table.row(i - lane.offsets[s]), x.row(i), x.columns);
+}
+
+}  // namespace sotto::cpu::inline SOTTO_ABI
