@@ -2,6 +2,7 @@
 #include "balanced_reconstruction.hpp"
 #include "chunked_attention.hpp"
 
+#include <sotto/attention/full.hpp>
 #include <sotto/attention/relative_bias.hpp>
 #include <sotto/attention/windowed.hpp>
 #include <sotto/core/dual.hpp>

@@ -11,10 +11,10 @@
 #include <sotto/config.hpp>
 #include <sotto/core/views.hpp>
 
-namespace sotto::cpu::inline SOTTO_ABI {
-namespace detail {
+namespace sotto::cpu::detail::inline SOTTO_ABI {
 
-inline constexpr float hidden_score = -1e30f, hidden_below = -1e29f;
+// The score of a pair that is not seen: fast_exp(hidden_score - x) is 0 for every x from least_top on.
+inline constexpr float hidden_score = -1e30f, least_top = -1e29f;
 
 // Columns [begin, end) of a tile that begins at key `first` are inside the query's span.
 template <class Policy> SOTTO_ALWAYS_INLINE attention::Range columns_of(int query, int first, int columns) {
@@ -25,18 +25,6 @@ template <class Policy> SOTTO_ALWAYS_INLINE attention::Range columns_of(int quer
 SOTTO_ALWAYS_INLINE void fill_outside(float* row, attention::Range inside, int end, float value) {
   for (int j = 0; j < inside.begin; ++j) row[j] = value;
   for (int j = std::max(inside.begin, inside.end); j < end; ++j) row[j] = value;
-}
-
-// p where its score is no hidden one, else 0.
-SOTTO_ALWAYS_INLINE Vec unless_hidden(Vec p, Vec score) {
-  using Mask = decltype(score < score);
-  return reinterpret_cast<Vec>(reinterpret_cast<Mask>(p) & (score > hidden_below));
-}
-
-SOTTO_ALWAYS_INLINE float largest_of(Vec v) {
-  float top = v[0];
-  for (int i = 1; i < lanes; ++i) top = std::max(top, v[i]);
-  return top;
 }
 
 // One sequence and one head of it. Views begin at the sequence's first row and the head's first column.
@@ -90,7 +78,7 @@ SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrd
     float inverse[tile_queries];
     for (int i = 0; i < count; ++i) {
       const int query = q0 + i;
-      Vec tops = Vec{} + hidden_score;
+      Vec tops = splat(least_top);
       for (int first = begin, t = 0; first < keys.end; first += tile_keys, ++t) {
         float* const row = scores + t * tile + i * tile_keys;
         const int columns = std::min(tile_keys, keys.end - first), end = ceil_to(columns, lanes);
@@ -98,18 +86,15 @@ SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrd
         if constexpr (!attention::plain_score<Policy> || !attention::always_visible<Policy>)
           score_row<Policy>(h.head, query, first, inside, h.table, h.gate(query), row);
         fill_outside(row, inside, end, hidden_score);
-        for (int j = 0; j < end; j += lanes) {
-          const Vec s = load(row + j);
-          tops = s > tops ? s : tops;
-        }
+        for (int j = 0; j < end; j += lanes) tops = max(load(row + j), tops);
       }
-      const float top = largest_of(tops);
+      const float top = max_of(tops);
       Vec sums{};
       for (int first = begin, t = 0; first < keys.end; first += tile_keys, ++t) {
         float* const row = scores + t * tile + i * tile_keys;
         const int columns = std::min(tile_keys, keys.end - first);
         for (int j = 0; j < columns; j += lanes) {
-          const Vec s = load(row + j), p = unless_hidden(fast_exp(s - top), s);
+          const Vec p = fast_exp(load(row + j) - top);
           sums += p;
           store(row + j, p);
         }
@@ -208,7 +193,7 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
           fill_outside(p_row, inside, end, hidden_score);
           fill_outside(by_raw, inside, end, 0);
           for (int j = 0; j < end; j += lanes) {
-            const Vec s = load(p_row + j), probability = unless_hidden(fast_exp(s - log_total), s);
+            const Vec probability = fast_exp(load(p_row + j) - log_total);
             store(p_row + j, probability);
             store(ds_row + j, probability * (load(ds_row + j) - mean));
           }
@@ -240,7 +225,9 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
     }
 }
 
-}  // namespace detail
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+
+namespace sotto::cpu::inline SOTTO_ABI {
 
 /// Floats that attention() and attention_back() need as scratch for sequences of up to `longest` rows.
 template <int HeadWidth> constexpr std::size_t attention_scratch(int longest) {
@@ -313,7 +300,9 @@ void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float 
     }
 }
 
-namespace detail {
+}  // namespace sotto::cpu::inline SOTTO_ABI
+
+namespace sotto::cpu::detail::inline SOTTO_ABI {
 template <class Policy, int HeadWidth>
 SOTTO_ALWAYS_INLINE void raw_gates(float const* x, Matrix<float const> weight, Array<float const> bias, float* raw) {
   for (int g = 0; g < Policy::gates; ++g) {
@@ -322,7 +311,9 @@ SOTTO_ALWAYS_INLINE void raw_gates(float const* x, Matrix<float const> weight, A
     raw[g] = sum;
   }
 }
-}  // namespace detail
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+
+namespace sotto::cpu::inline SOTTO_ABI {
 
 /// gates [rows, heads]: Policy::gate() of the raw values x_h weight^T + bias, where x_h is head h's slice of the block's
 /// input x [rows, heads HeadWidth]. HeadWidth: the true one. weight: [Policy::gates, HeadWidth]; bias: [Policy::gates];

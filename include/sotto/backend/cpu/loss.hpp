@@ -109,7 +109,7 @@ inline SOTTO_NOINLINE void cross_entropy_loss(Matrix<float const> scores, int co
 /// counts[c] += the rows of scores [rows, classes] whose greatest score, the first of equal ones,
 /// is class c's: how many classes a model still predicts. Rows without a greatest number (NaN
 /// first) count for class 0.
-inline SOTTO_NOINLINE void count_predictions(Matrix<float const> scores, int* counts) {
+inline SOTTO_NOINLINE void count_predictions(Matrix<float const> scores, double* counts) {
   for (int i = 0; i < scores.rows; ++i) {
     float const* row = scores.row(i);
     const int best =

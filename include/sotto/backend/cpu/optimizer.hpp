@@ -14,9 +14,7 @@
 #include <sotto/config.hpp>
 #include <sotto/core/views.hpp>
 
-namespace sotto::cpu::inline SOTTO_ABI {
-
-namespace detail {
+namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 // GNU vectors have no root, and std::sqrt in a loop stays scalar: it might have to set errno.
 // (maskz with a full mask: g++ 12 warns of the undefined source that the plain form names.)
@@ -33,7 +31,9 @@ SOTTO_ALWAYS_INLINE Vec square_root(Vec x) {
 #endif
 }
 
-}  // namespace detail
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+
+namespace sotto::cpu::inline SOTTO_ABI {
 
 /// One step of AdamW (Loshchilov & Hutter 2019).
 struct AdamwStep {
@@ -46,9 +46,9 @@ struct AdamwStep {
 /// to 1.
 template <class Scalar>
 struct AdamwFactors {
-  Scalar keep, rate, beta1, rest1, beta2, rest2, root, epsilon, clip;
+  Scalar shrink, rate, beta1, rest1, beta2, rest2, root, epsilon, clip;
   explicit AdamwFactors(AdamwStep const& s)
-      : keep(static_cast<Scalar>(1 - s.rate * s.decay)),
+      : shrink(static_cast<Scalar>(s.rate * s.decay)),
         rate(static_cast<Scalar>(s.rate / (1 - std::pow(s.beta1, static_cast<double>(s.step))))),
         beta1(static_cast<Scalar>(s.beta1)),
         rest1(static_cast<Scalar>(1 - s.beta1)),
@@ -69,7 +69,8 @@ SOTTO_ALWAYS_INLINE void adamw_update(AdamwFactors<Scalar> const& f, Number grad
   gradient = gradient * f.clip;
   first = first * f.beta1 + gradient * f.rest1;
   second = second * f.beta2 + gradient * gradient * f.rest2;
-  value = value * f.keep - first * f.rate / (root(second) * f.root + f.epsilon);
+  // Not value * (1 - shrink): rounded to float that factor is off by the same amount in every step.
+  value = value - (value * f.shrink + first * f.rate / (root(second) * f.root + f.epsilon));
 }
 
 /// AdamW over flat buffers of one size: decoupled decay (values shrink by rate * decay of

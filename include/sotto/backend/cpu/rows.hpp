@@ -167,32 +167,52 @@ inline SOTTO_NOINLINE void normalise_rows_back(Matrix<float const> dy, Matrix<fl
   }
 }
 
-/// d = d * GELU's slope (erf form) at `before`, the input of the GELU. Both [rows, width].
-inline SOTTO_NOINLINE void gelu_back(Matrix<float const> before, Matrix<float> d) {
-  using namespace detail;
-  for (int i = 0; i < d.rows; ++i) {
-    float const* in = before.row(i);
-    float* out = d.row(i);
-    over_columns(d.columns, [&](int j, auto n) {
-      put(out + j, get(out + j, n) * gelu_slope(get(in + j, n)), n);
-    });
+/// y = gelu(x).
+inline SOTTO_NOINLINE void gelu_forward(Array<float const> x, Array<float> y) {
+  for (std::size_t i = 0; i < x.size; i += lanes) {
+    const int n = static_cast<int>(std::min<std::size_t>(lanes, x.size - i));
+    store_part(y.begin + i, gelu(load_part(x.begin + i, n)), n);
+  }
+}
+/// dx = dy gelu'(before); dx may be dy.
+inline SOTTO_NOINLINE void gelu_back(Array<float const> before, Array<float const> dy, Array<float> dx) {
+  for (std::size_t i = 0; i < dy.size; i += lanes) {
+    const int n = static_cast<int>(std::min<std::size_t>(lanes, dy.size - i));
+    store_part(dx.begin + i, load_part(dy.begin + i, n) * gelu_slope(load_part(before.begin + i, n)), n);
   }
 }
 
-/// y = x. Both [rows, width].
-inline SOTTO_NOINLINE void copy(Matrix<float const> x, Matrix<float> y) {
-  const auto bytes = static_cast<std::size_t>(y.columns) * sizeof(float);
-  for (int i = 0; i < y.rows; ++i) std::memcpy(y.row(i), x.row(i), bytes);
+/// y = a + b; y may be either.
+inline SOTTO_NOINLINE void sum(Matrix<float const> a, Matrix<float const> b, Matrix<float> y) {
+  for (int i = 0; i < y.rows; ++i) {
+    float const *from_a = a.row(i), *from_b = b.row(i);
+    float* const to = y.row(i);
+    detail::over_columns(y.columns, [&](int c, auto n) {
+      detail::put(to + c, detail::get(from_a + c, n) + detail::get(from_b + c, n), n);
+    });
+  }
 }
-
-/// y += x. Both [rows, width].
-inline SOTTO_NOINLINE void add(Matrix<float const> x, Matrix<float> y) {
-  for (int i = 0; i < y.rows; ++i) detail::add_row(x.row(i), y.row(i), y.columns);
+/// x *= factor.
+inline SOTTO_NOINLINE void multiply(Matrix<float> x, float factor) {
+  for (int i = 0; i < x.rows; ++i) {
+    float* const row = x.row(i);
+    detail::over_columns(x.columns, [&](int c, auto n) { detail::put(row + c, detail::get(row + c, n) * factor, n); });
+  }
 }
-
-/// Every number of x becomes value.
-inline SOTTO_NOINLINE void fill(Array<float> x, float value) {
-  std::fill_n(x.begin, x.size, value);
+/// Mean over columns of the standard deviation over rows: 0 when all rows are the same.
+inline SOTTO_NOINLINE double spread(Matrix<float const> x) {
+  double total = 0;
+  for (int c = 0; c < x.columns; ++c) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < x.rows; ++i) mean += static_cast<double>(x.row(i)[c]);
+    mean /= x.rows;
+    for (int i = 0; i < x.rows; ++i) {
+      const double d = static_cast<double>(x.row(i)[c]) - mean;
+      squares += d * d;
+    }
+    total += std::sqrt(squares / x.rows);
+  }
+  return total / x.columns;
 }
 
 /// Row i of y becomes row rows[i] of x. rows: [y.rows].
@@ -243,15 +263,6 @@ inline SOTTO_NOINLINE void column_sums(Matrix<float const> x, Array<float> sums)
           n);
     });
   for (; i < x.rows; ++i) add_row(x.row(i), sums.begin, x.columns);
-}
-
-/// x += table, every sequence from the table's first row on. table: [>= lane.longest, width]; x:
-/// [lane.rows, width].
-inline SOTTO_NOINLINE void add_positions(Lane<int> const& lane, Matrix<float const> table,
-                                         Matrix<float> x) {
-  for (int s = 0; s < lane.sequences; ++s)
-    for (int i = lane.offsets[s]; i < lane.offsets[s + 1]; ++i)
-      detail::add_row(table.row(i - lane.offsets[s]), x.row(i), x.columns);
 }
 
 }  // namespace sotto::cpu::inline SOTTO_ABI

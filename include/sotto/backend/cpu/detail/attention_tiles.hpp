@@ -6,8 +6,7 @@
 #include <sotto/backend/cpu/simd.hpp>
 #include <sotto/config.hpp>
 
-namespace sotto::cpu::inline SOTTO_ABI {
-namespace detail {
+namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 // A tile of scores is [tile_queries, tile_keys]; K^T and V^T lie in panels of panel_keys columns, [HeadWidth, panel_keys]
 // each. Every micro-kernel's row count divides both extents of a tile.
@@ -97,5 +96,5 @@ SOTTO_NOINLINE void pack_panels(float const* __restrict rows, int length, float*
       for (int j = 0; j < panel_keys; ++j) panels[j0 * HeadWidth + c * panel_keys + j] = rows[(j0 + j) * Padded + c];
 }
 
-}  // namespace detail
-}  // namespace sotto::cpu::inline SOTTO_ABI
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+

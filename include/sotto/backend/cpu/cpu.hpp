@@ -1,0 +1,321 @@
+// The fast backend for processors: the door's operations over sotto's own kernels. One object a thread.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include <sotto/backend/backend.hpp>
+#include <sotto/backend/cpu/attention.hpp>
+#include <sotto/backend/cpu/convolution.hpp>
+#include <sotto/backend/cpu/dropout.hpp>
+#include <sotto/backend/cpu/loss.hpp>
+#include <sotto/backend/cpu/map.hpp>
+#include <sotto/backend/cpu/optimizer.hpp>
+#include <sotto/backend/cpu/product.hpp>
+#include <sotto/backend/cpu/rows.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// Storage: what activations are kept in. Masters, gradients and statistics are fp32.
+template <class Storage> class Cpu;
+
+template <> class Cpu<float> {
+ public:
+  using Element = float;
+  using Master = float;
+  using Index = int;
+  using Sum = double;
+
+  /// Panels of w^T and of w, and the bias; padded where heads are.
+  struct Prepared {
+    float* forward;
+    float* back;
+    float* bias;
+    float* dense;  ///< the padded weight, only where the shape is padded
+    LinearShape shape;
+    bool biased;
+    cpu::Panels panels() const { return {forward, shape.padded_in(), shape.padded_out()}; }
+    cpu::Panels back_panels() const { return {back, shape.padded_out(), shape.padded_in()}; }
+    float const* bias_or_none() const { return biased ? bias : nullptr; }
+  };
+  struct PreparedConvolution {
+    float* panels;
+    float* weight;  ///< g v / |v|
+    float* bias;
+    cpu::GroupedConvolution shape;
+  };
+
+  static constexpr Prepared carve_linear(Arena& arena, LinearShape s) {
+    Prepared p{};
+    const int out = s.padded_out(), in = s.padded_in();
+    p.forward = arena.take<float>(cpu::panels_size(in, out));
+    p.back = arena.take<float>(cpu::panels_size(out, in));
+    p.bias = arena.take<float>(static_cast<std::size_t>(out));
+    if (s.padded()) p.dense = arena.take<float>(size(out) * size(in));
+    p.shape = s;
+    return p;
+  }
+  static constexpr PreparedConvolution carve_convolution(Arena& arena, ConvolutionShape s) {
+    PreparedConvolution p{};
+    p.shape = {s.width, s.groups, s.taps};
+    p.panels = arena.take<float>(p.shape.panels_floats());
+    p.weight = arena.take<float>(size(s.width) * size(s.channels()) * size(s.taps));
+    p.bias = arena.take<float>(size(s.width));
+    return p;
+  }
+  static constexpr Array<float const> carve_table(Arena& arena, int entries) {
+    return {arena.take<float>(size(entries)), size(entries)};
+  }
+
+  void prepare_linear(LinearShape s, float const* weight, float const* bias, Prepared& to) {
+    const int out = s.padded_out(), in = s.padded_in();
+    if (s.padded()) {
+      std::fill_n(to.dense, size(out) * size(in), 0.f);
+      std::fill_n(to.bias, size(out), 0.f);
+      for (int o = 0; o < s.out; ++o) {
+        float* const row = to.dense + size(out_at(s, o)) * size(in);
+        const int block = s.in_block > 0 ? s.in_block : s.in, padded = s.in_block > 0 ? s.in_padded_block : s.in;
+        for (int b = 0; b * block < s.in; ++b) std::copy_n(weight + size(o) * size(s.in) + b * block, block, row + b * padded);
+        to.bias[out_at(s, o)] = bias[o];
+      }
+      weight = to.dense;
+    } else if (bias != nullptr) {
+      std::copy_n(bias, out, to.bias);
+    }
+    to.biased = bias != nullptr;
+    cpu::pack(weight, in, out, 1, in, to.forward);
+    cpu::pack(weight, out, in, in, 1, to.back);
+  }
+  void prepare_directions(LinearShape s, float const* weight, Prepared& to) {
+    float* const unit = scratch_.take(size(s.out) * size(s.in + 1));
+    cpu::normalise_rows({weight, s.out, s.in, s.in}, {unit, s.out, s.in, s.in},
+                        {unit + size(s.out) * size(s.in), size(s.out)});
+    prepare_linear(s, unit, nullptr, to);
+  }
+  void finish_directions(Matrix<float const> weight, Matrix<float> gradient) {
+    const int n = weight.rows, width = weight.columns;
+    float* const unit = scratch_.take(size(n) * size(width + 1));
+    const Array<float> inverse{unit + size(n) * size(width), size(n)};
+    cpu::normalise_rows(weight, {unit, n, width, width}, inverse);
+    cpu::normalise_rows_back(gradient, Matrix<float const>{unit, n, width, width}, inverse, gradient);
+  }
+  void prepare_convolution(ConvolutionShape s, float const* v, float const* g, float const* bias,
+                           PreparedConvolution& to) {
+    const int rows = s.width * s.channels();
+    for (int k = 0; k < s.taps; ++k) {
+      const auto factor = static_cast<float>(static_cast<double>(g[k]) / tap_norm(v, rows, s.taps, k));
+      for (int j = 0; j < rows; ++j) to.weight[j * s.taps + k] = factor * v[j * s.taps + k];
+    }
+    std::copy_n(bias, s.width, to.bias);
+    cpu::pack_convolution(to.shape, to.weight, to.panels, scratch_);
+  }
+  void finish_convolution(ConvolutionShape s, float const* v, float const* g, float* dv, float* dg) {
+    const int rows = s.width * s.channels();
+    for (int k = 0; k < s.taps; ++k) {
+      const double length = tap_norm(v, rows, s.taps, k);
+      double along = 0;
+      for (int j = 0; j < rows; ++j)
+        along += static_cast<double>(dv[j * s.taps + k]) * static_cast<double>(v[j * s.taps + k]);
+      dg[k] += static_cast<float>(along / length);
+      const auto factor = static_cast<float>(static_cast<double>(g[k]) / length),
+                 back = static_cast<float>(along / (length * length));
+      for (int j = 0; j < rows; ++j) dv[j * s.taps + k] = factor * (dv[j * s.taps + k] - back * v[j * s.taps + k]);
+    }
+  }
+  template <class Policy> void prepare_table(int heads, Array<float const> parameters, Array<float const> table) {
+    float* const to = const_cast<float*>(table.begin);  // carve_table made it ours
+    for (int i = 0; i < Policy::table(heads); ++i) to[i] = parameters.begin[Policy::source(i, heads)];
+  }
+  template <class Policy> void collect_table(int heads, Array<float const> d_table, Array<float> d_parameters) {
+    for (int i = 0; i < Policy::table(heads); ++i) d_parameters.begin[Policy::source(i, heads)] += d_table.begin[i];
+  }
+
+  void product(Matrix<float const> x, Prepared const& w, Matrix<float> y) {
+    cpu::product(x, w.panels(), {cpu::Epilogue::Kind::store, w.bias_or_none(), {}, {}}, y);
+  }
+  void product_gelu(Matrix<float const> x, Prepared const& w, Matrix<float> before, Matrix<float> y) {
+    cpu::product(x, w.panels(), {cpu::Epilogue::Kind::gelu, w.bias_or_none(), {}, before}, y);
+  }
+  void product_add(Matrix<float const> x, Prepared const& w, Matrix<float const> residual, Matrix<float> y) {
+    cpu::product(x, w.panels(), {cpu::Epilogue::Kind::add, w.bias_or_none(), residual, {}}, y);
+  }
+  void product_back(Matrix<float const> dy, Prepared const& w, Matrix<float> dx) {
+    cpu::product(dy, w.back_panels(), {cpu::Epilogue::Kind::store, nullptr, {}, {}}, dx);
+  }
+  void product_back_gelu(Matrix<float const> dy, Prepared const& w, Matrix<float const> before, Matrix<float> dx) {
+    cpu::product(dy, w.back_panels(), {cpu::Epilogue::Kind::gelu_slope, nullptr, before, {}}, dx);
+  }
+  void weight_gradient(Matrix<float const> dy, Matrix<float const> x, Prepared const& w, Matrix<float> dw,
+                       Array<float> db) {
+    LinearShape const& s = w.shape;
+    const int out_block = s.padded() && s.out_block > 0 ? s.out_block : s.out,
+              in_block = s.padded() && s.in_block > 0 ? s.in_block : s.in;
+    const int out_padded = out_block == s.out ? s.out : s.out_padded_block,
+              in_padded = in_block == s.in ? s.in : s.in_padded_block;
+    for (int o = 0; o * out_block < s.out; ++o) {
+      const auto d = dy.slice_columns(o * out_padded, out_block);
+      for (int i = 0; i * in_block < s.in; ++i)
+        cpu::weight_gradient(d, x.slice_columns(i * in_padded, in_block),
+                             dw.slice_rows(o * out_block, out_block).slice_columns(i * in_block, in_block), workspace_);
+      if (db.begin != nullptr) cpu::column_sums(d, {db.begin + o * out_block, size(out_block)});
+    }
+  }
+
+  void convolution(Lane<int> const& lane, Matrix<float const> x, PreparedConvolution const& w, Matrix<float> y) {
+    cpu::convolution(w.shape, lane, x, w.panels, w.bias, y, scratch_);
+  }
+  void convolution_back(Lane<int> const& lane, Matrix<float const> dy, PreparedConvolution const& w,
+                        Matrix<float> dx) {
+    cpu::convolution_back(w.shape, lane, dy, w.panels, dx, scratch_);
+  }
+  void convolution_gradient(Lane<int> const& lane, Matrix<float const> dy, Matrix<float const> x,
+                            PreparedConvolution const& w, float* dw, float* db) {
+    cpu::convolution_gradient(w.shape, lane, dy, x, dw, scratch_, workspace_);
+    cpu::column_sums(dy, {db, size(w.shape.width)});
+  }
+
+  void layer_norm(Matrix<float const> x, Array<float const> gain, Array<float const> bias, float epsilon,
+                  Matrix<float> y, Matrix<float> statistics) {
+    cpu::layer_norm(x, gain, bias, epsilon, y, statistics);
+  }
+  void layer_norm_back(Matrix<float const> dy, Matrix<float const> x, Array<float const> gain,
+                       Matrix<float const> statistics, Matrix<float> dx, bool accumulate, Array<float> d_gain,
+                       Array<float> d_bias) {
+    cpu::layer_norm_back(dy, x, gain, statistics, dx, d_gain, d_bias, accumulate);
+  }
+  void normalise_rows(Matrix<float const> x, Matrix<float> y, Array<float> inverse_norms) {
+    cpu::normalise_rows(x, y, inverse_norms);
+  }
+  void normalise_rows_back(Matrix<float const> dy, Matrix<float const> y, Array<float const> inverse_norms,
+                           Matrix<float> dx) {
+    cpu::normalise_rows_back(dy, y, inverse_norms, dx);
+  }
+  void gelu(Array<float const> x, Array<float> y) { cpu::gelu_forward(x, y); }
+  void gelu_back(Array<float const> before, Array<float const> dy, Array<float> dx) { cpu::gelu_back(before, dy, dx); }
+  template <class Functor> void map(Array<float const> x, Array<float> y) { cpu::map<Functor>(x, y); }
+  template <class Functor> void map_back(Array<float const> x, Array<float const> dy, Array<float> dx) {
+    cpu::map_back<Functor>(x, dy, dx);
+  }
+  void sum(Matrix<float const> a, Matrix<float const> b, Matrix<float> y) { cpu::sum(a, b, y); }
+  void copy(Array<float const> from, Array<float> to) { std::copy_n(from.begin, to.size, to.begin); }
+  void fill(Array<float> to, float value) { std::fill_n(to.begin, to.size, value); }
+  void gather(Matrix<float const> x, int const* rows, Matrix<float> y) { cpu::gather(x, rows, y); }
+  void scatter_add(Matrix<float const> x, int const* rows, Matrix<float> y) { cpu::scatter_add(x, rows, y); }
+  void segment_sums(Matrix<float const> x, int const* segments, Matrix<float> y) { cpu::segment_sums(x, segments, y); }
+  void fill_rows(Array<float const> value, int const* rows, int n, Matrix<float> x) {
+    cpu::fill_rows(value, rows, n, x);
+  }
+  void fill_rows_back(Matrix<float> d, int const* rows, int n, Array<float> d_value) {
+    cpu::fill_rows_back(d, rows, n, d_value);
+  }
+  void column_sums(Matrix<float const> x, double* sums) {
+    for (int t = 0; t < x.rows; ++t)
+      for (int i = 0; i < x.columns; ++i) sums[i] += static_cast<double>(x.row(t)[i]);
+  }
+  void from_sums(double const* sums, double factor, Array<float> to) {
+    for (std::size_t i = 0; i < to.size; ++i) to.begin[i] = static_cast<float>(factor * sums[i]);
+  }
+  void add_sinusoids(Lane<int> const& lane, Matrix<float const> x, Matrix<float> y) {
+    sinusoids_.extend(lane.longest, x.columns);
+    for (int s = 0; s < lane.sequences; ++s) {
+      const int first = lane.offsets[s], n = lane.offsets[s + 1] - first;
+      cpu::sum(x.slice_rows(first, n), sinusoids_.rows(n), y.slice_rows(first, n));
+    }
+  }
+  void dropout(Lane<int> const& lane, Noise const& noise, int site, Matrix<float> x) {
+    cpu::dropout(lane, noise.key, noise.cursor, static_cast<std::uint32_t>(site), noise.dropout, x);
+  }
+  void spread(Matrix<float const> x, double& measure) { measure = cpu::spread(x); }
+
+  template <class Policy, int HeadWidth>
+  void attention(Lane<int> const& lane, int heads, Matrix<float const> query_key_value, Array<float const> table,
+                 Matrix<float const> gates, Matrix<float> out, Matrix<float> log_sum) {
+    cpu::attention<Policy, padded(HeadWidth)>(lane, heads, scale(HeadWidth), query_key_value, table.begin, gates, out,
+                                              log_sum, attention_scratch<HeadWidth>(lane));
+  }
+  template <class Policy, int HeadWidth>
+  void attention_back(Lane<int> const& lane, int heads, Matrix<float const> query_key_value, Array<float const> table,
+                      Matrix<float const> gates, Matrix<float const> out, Matrix<float const> d_out,
+                      Matrix<float const> log_sum, Matrix<float> d_query_key_value, Array<float> d_table,
+                      Matrix<float> d_gates) {
+    cpu::attention_back<Policy, padded(HeadWidth)>(lane, heads, scale(HeadWidth), query_key_value, table.begin, gates,
+                                                   out, d_out, log_sum, d_query_key_value, d_table.begin, d_gates,
+                                                   attention_scratch<HeadWidth>(lane));
+  }
+  template <class Policy, class Gate> void attention_gates(Matrix<float const> x, Gate const& w, Matrix<float> gates) {
+    cpu::attention_gates<Policy, decltype(w.weight)::in>(x, w.weight, w.bias, w.constant, gates);
+  }
+  template <class Policy, class Gate, class Gradient>
+  void attention_gates_back(Matrix<float const> x, Gate const& w, Matrix<float const> d_gates, Matrix<float> dx,
+                            Gradient const& g) {
+    cpu::attention_gates_back<Policy, decltype(w.weight)::in>(x, w.weight, w.bias, w.constant, d_gates, dx, g.weight,
+                                                              g.bias, g.constant);
+  }
+
+  void cross_entropy(Matrix<float> scores, int const* targets, float factor, double scale, double& loss,
+                     Measures<double>* measures) {
+    double sum = 0;
+    std::int64_t correct = 0;
+    cpu::multiply(scores, factor);
+    if (measures != nullptr && measures->histogram != nullptr) cpu::count_predictions(scores, measures->histogram);
+    cpu::cross_entropy(scores, targets, static_cast<float>(scale * static_cast<double>(factor)), &sum, &correct);
+    loss += scale * sum;
+    if (measures == nullptr) return;
+    measures->predicted += scores.rows;
+    measures->correct += static_cast<double>(correct);
+  }
+  template <class Functor>
+  void row_loss(Matrix<float> predicted, Matrix<float const> wanted, double scale, double& loss) {
+    double sum = 0;
+    cpu::row_loss<Functor>(predicted, wanted, static_cast<float>(scale), &sum);
+    loss += scale * sum;
+  }
+
+  void adamw(Array<float> p, Array<float const> g, Array<float> first, Array<float> second, float clip, double beta1,
+             double beta2, double epsilon, double decay, double rate, int step) {
+    cpu::adamw(p, g, first, second, {rate, beta1, beta2, epsilon, decay, step, static_cast<double>(clip)});
+  }
+  double squared_norm(Array<float const> x) { return cpu::squared_norm(x); }
+
+ private:
+  static constexpr std::size_t size(int n) { return static_cast<std::size_t>(n); }
+  static constexpr int padded(int head_width) { return (head_width + 7) / 8 * 8; }
+  static float scale(int head_width) { return 1 / std::sqrt(static_cast<float>(head_width)); }
+  static int out_at(LinearShape const& s, int o) {
+    return s.out_block == 0 ? o : o / s.out_block * s.out_padded_block + o % s.out_block;
+  }
+  static double tap_norm(float const* v, int rows, int taps, int k) {
+    double sum = 0;
+    for (int j = 0; j < rows; ++j) sum += static_cast<double>(v[j * taps + k]) * static_cast<double>(v[j * taps + k]);
+    return std::sqrt(sum);
+  }
+  template <int HeadWidth> float* attention_scratch(Lane<int> const& lane) {
+    return scratch_.take(cpu::attention_scratch<padded(HeadWidth)>(lane.longest));
+  }
+  /// sin and cos by frame and channel, made as far as they were needed.
+  class Sinusoids {
+   public:
+    void extend(int frames, int width) {
+      if (width == width_ && frames <= frames_) return;
+      width_ = width;
+      frames_ = frames;
+      values_.resize(size(frames) * size(width));
+      for (int i = 0; i < width; ++i) {
+        const double speed = std::pow(10000., -2. * (i / 2) / width);
+        for (int t = 0; t < frames; ++t)
+          values_[size(t) * size(width) + size(i)] = static_cast<float>(i % 2 == 0 ? std::sin(t * speed) : std::cos(t * speed));
+      }
+    }
+    Matrix<float const> rows(int n) const { return {values_.data(), n, width_, width_}; }
+
+   private:
+    std::vector<float> values_;
+    int frames_ = 0, width_ = 0;
+  };
+
+  cpu::Workspace workspace_, scratch_;
+  Sinusoids sinusoids_;
+};
+
+}  // namespace sotto::inline SOTTO_ABI

@@ -1,0 +1,87 @@
+// Every operation of a fast backend against the Reference, over odd sizes; then whole models, loss and every gradient.
+#include "../encoder/gradients.hpp"
+
+#include <sotto/attention/relative_bias.hpp>
+#include <sotto/attention/windowed.hpp>
+#include <sotto/backend/cpu/cpu.hpp>
+
+using namespace sotto;
+
+namespace {
+
+/// Loss and gradients of one lane on backend B.
+template <class Model, class B>
+std::pair<double, std::vector<float>> run(PackedLane const& packed, Noise const& noise,
+                                          typename Model::Objective::Options const& options, std::uint64_t seed) {
+  using Net = Network<Model, B>;
+  const std::vector<double> exact = test::random_parameters<Model>(seed);
+  std::vector<float> values(exact.begin(), exact.end()), gradients(values.size(), 0.f);
+  B b;
+  Buffer weights(Net::weight_bytes());
+  Arena carve(weights.begin());
+  auto working = Net::carve_weights(carve);
+  const auto master = Net::template carve_parameters<float const>(values.data());
+  for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(b, master, working, part);
+  const Lane<int> lane = packed.view();
+  Buffer arena(Net::activation_bytes({lane.rows, lane.longest}));
+  auto a = Net::resized(arena.begin(), {lane.rows, lane.longest});
+  using Sum = typename B::Sum;
+  const BatchScope<Sum> scope{lane.masked_rows, lane.rows, nullptr};
+  Measures<Sum> measures;
+  const Rows<float const, Net::features> x{packed.features.data(), lane.rows};
+  const auto g = Net::template carve_parameters<float>(gradients.data());
+  Net::forward(b, working, lane, noise, options, scope, x, a, measures);
+  Net::backward(b, working, g, lane, noise, options, scope, x, a);
+  Net::finish(b, master, g);
+  return {static_cast<double>(measures.loss), gradients};
+}
+
+struct Odd : Spec {  // head width 13: padded to 16; nothing is a multiple of a vector
+  static constexpr EncoderShape shape{.width = 39, .depth = 2, .heads = 3, .feed_forward = 53};
+  using Frontend = frontend::LogMel<5, 2>;
+  using Position = position::Convolution<13, 6, 5>;
+  using Objective = objective::Hubert<7, objective::Cosine<11>>;
+};
+struct OddPre : Odd {
+  using Norm = norm::Pre;
+  using Attention = attention::Windowed<9>;
+};
+struct OddBias : Odd {
+  using Attention = attention::RelativeBias<16, 20, true, true>;
+  using Objective = objective::Hubert<7, objective::Plain>;
+};
+struct OddSines : OddPre {
+  using Position = position::Sinusoidal;
+  using Attention = attention::RelativeBias<16, 20>;
+};
+struct Regular : Spec {
+  static constexpr EncoderShape shape{.width = 96, .depth = 2, .heads = 2, .feed_forward = 160};
+  using Position = position::Convolution<8, 31, 65>;
+  using Norm = norm::Pre;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("the Cpu backend computes the losses and gradients of the Reference", Model, Odd, OddPre, OddBias,
+                   OddSines, Regular) {
+  typename Model::Objective::Options options;
+  options.unmasked_weight = .2f;
+  for (const auto& noise : {Noise::off(), Noise::of({.dropout = .2f}, 2, 3, 9)}) {
+    const PackedLane lane =
+        test::random_lane({71, 1, 13, 40, 2}, Model::Frontend::features, Model::Objective::classes, 21);
+    const auto [loss, gradients] = run<Model, Cpu<float>>(lane, noise, options, 8);
+    const auto [exact_loss, exact] = run<Model, Reference<float>>(lane, noise, options, 8);
+    CHECK(loss == doctest::Approx(exact_loss).epsilon(1e-5));
+    for (auto const& entry : parameter_table<Model>) {
+      double scale = 0, worst = 0;
+      for (std::size_t i = entry.offset; i < entry.offset + entry.size; ++i) {
+        scale = std::max(scale, static_cast<double>(std::abs(exact[i])));
+        worst = std::max(worst, static_cast<double>(std::abs(gradients[i] - exact[i])));
+      }
+      CAPTURE(entry.name());
+      CAPTURE(scale);
+      // a key's bias shifts all scores of a query alike: its exact gradient is 0, and both are rounding
+      CHECK(worst < 2e-4 * scale + 1e-6);
+    }
+  }
+}
