@@ -18,7 +18,7 @@ struct WordOptions {
   Executor* executor = nullptr;         ///< where it runs; null: a pool of the probe's own
   std::uint64_t seed = 0;               ///< deals out speakers without a split; draws the bootstrap
   /// Strengths to choose from, as fractions of the Gram matrix's mean eigenvalue.
-  std::vector<double> ridges{1e-3, 3e-3, 1e-2, 3e-2, .1, .3, 1, 3, 10};
+  std::vector<double> ridges{1e-3, 1e-2, 3e-2, .1, .3, 1, 3, 10, 30};
   int resamples = 2000;             ///< of the bootstrap
   std::size_t memory = 2ull << 30;  ///< bytes of pooled features held at once; more passes if short
 };
