@@ -115,12 +115,12 @@ TEST_CASE("of equal greatest scores the first counts as the prediction") {
   scores.targets = {5, 35, 6};
   double loss = 0;
   std::int64_t correct = 0;
-  std::vector<int> counts(37);
+  std::vector<double> counts(37);
   cpu::count_predictions(scores.view(), counts.data());
   cpu::cross_entropy_loss(scores.view(), scores.targets.data(), &loss, &correct);
   CHECK(correct == 1);
   CHECK(counts[5] == 3);
-  CHECK(std::accumulate(counts.begin(), counts.end(), 0) == 3);
+  CHECK(std::accumulate(counts.begin(), counts.end(), 0.0) == 3);
 }
 
 TEST_CASE("one bad score anywhere makes the loss NaN, and its row's gradient, but no other row's") {
@@ -132,9 +132,9 @@ TEST_CASE("one bad score anywhere makes the loss NaN, and its row's gradient, bu
         scores.at(1, place) = bad;
         double loss = 0, forward = 0;
         std::int64_t correct = 0;
-        std::vector<int> counts(static_cast<std::size_t>(columns));
+        std::vector<double> counts(static_cast<std::size_t>(columns));
         cpu::count_predictions(scores.view(), counts.data());
-        CHECK(std::accumulate(counts.begin(), counts.end(), 0) == 2);
+        CHECK(std::accumulate(counts.begin(), counts.end(), 0.0) == 2);
         cpu::cross_entropy_loss(scores.view(), scores.targets.data(), &forward, &correct);
         cpu::cross_entropy(scores.view(), scores.targets.data(), 1, &loss, &correct);
         CHECK(std::isnan(loss));
@@ -148,7 +148,7 @@ TEST_CASE("one bad score anywhere makes the loss NaN, and its row's gradient, bu
 TEST_CASE("predictions are counted by class, over what was counted before") {
   for (int columns = 1; columns <= 67; ++columns) {
     Scores scores(9, columns, 3);
-    std::vector<int> counts(static_cast<std::size_t>(columns), 1), expected = counts;
+    std::vector<double> counts(static_cast<std::size_t>(columns), 1), expected = counts;
     for (int i = 0; i < 9; ++i) {
       int best = 0;
       for (int j = 1; j < columns; ++j)

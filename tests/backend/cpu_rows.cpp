@@ -202,20 +202,24 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("the gradient of GELU is that of its erf form") {
-  over_sizes([](int rows, int columns) {
-    Table before(rows, columns, 1, 2), d(rows, columns, 2), old = d;
-    cpu::gelu_back(before.view(), d.view());
-    bool right = d.guarded();
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) {
-        const double x = before(i, j);
-        const double slope =
-            0.5 * std::erfc(-x / std::sqrt(2.0)) + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
-        right &= near(d(i, j), old(i, j) * slope, 2e-6);
-      }
-    CHECK_MESSAGE(right, rows, " x ", columns);
-  });
+TEST_CASE("GELU and its gradient are those of the erf form") {
+  for (std::size_t n = 0; n <= 67; ++n) {
+    Table table(1, static_cast<int>(n) + 1, n, 2), d(1, static_cast<int>(n) + 1, n + 1);
+    const auto &x = table.numbers, &dy = d.numbers;
+    std::vector<float> y(n + 1, guard), dx(n + 1, guard);
+    cpu::gelu_forward(Array<float const>{x.data(), n}, {y.data(), n});
+    cpu::gelu_back(Array<float const>{x.data(), n}, Array<float const>{dy.data(), n},
+                   {dx.data(), n});
+    bool right = y[n] == guard && dx[n] == guard;
+    for (std::size_t i = 0; i < n; ++i) {
+      const double number = static_cast<double>(x[i]);
+      const double phi = 0.5 * std::erfc(-number / std::sqrt(2.0));
+      const double slope = phi + number * std::exp(-number * number / 2) / std::sqrt(2 * M_PI);
+      right &= near(static_cast<double>(y[i]), number * phi, 2e-6);
+      right &= near(static_cast<double>(dx[i]), static_cast<double>(dy[i]) * slope, 2e-6);
+    }
+    CHECK_MESSAGE(right, n);
+  }
 }
 
 TEST_CASE("rows are gathered, scattered and filled by index, and nothing else moves") {
@@ -261,54 +265,50 @@ TEST_CASE("rows that are chosen twice are summed twice") {
   }
 }
 
-TEST_CASE("sums, copies, column sums and segment sums agree with naive ones") {
+TEST_CASE("sums, multiples, column sums and segment sums agree with naive ones") {
   over_sizes([](int rows, int columns) {
-    Table x(rows, columns, 1), y(rows, columns, 2), copied(rows, columns, 3), sums(1, columns, 4);
-    Table segments(3, columns, 5);
-    const Table y_before = y, sums_before = sums, segments_before = segments;
+    Table x(rows, columns, 1), y(rows, columns, 2), total(rows, columns, 3), multiple = x;
+    Table sums(1, columns, 4), segments(3, columns, 5);
+    const Table sums_before = sums, segments_before = segments;
     std::vector<int> segment;
     for (int i = 0; i < rows; ++i) segment.push_back(i * 7 % 3);
-    cpu::add(x.view(), y.view());
-    cpu::copy(x.view(), copied.view());
+    cpu::sum(x.view(), y.view(), total.view());
+    cpu::multiply(multiple.view(), -3.0f);
     cpu::column_sums(x.view(), {sums.numbers.data(), static_cast<std::size_t>(columns)});
     cpu::segment_sums(x.view(), segment.data(), segments.view());
-    bool right = y.guarded() && copied.guarded() && sums.guarded() && segments.guarded();
+    bool right = total.guarded() && multiple.guarded() && sums.guarded() && segments.guarded();
     for (int j = 0; j < columns; ++j) {
-      double total = sums_before(0, j), parts[3] = {};
+      double column = sums_before(0, j), parts[3] = {};
       for (int i = 0; i < rows; ++i) {
-        right &= near(y(i, j), y_before(i, j) + x(i, j), 1e-6) && copied(i, j) == x(i, j);
-        total += x(i, j);
+        right &=
+            near(total(i, j), x(i, j) + y(i, j), 1e-6) && near(multiple(i, j), -3 * x(i, j), 1e-6);
+        column += x(i, j);
         parts[segment[static_cast<std::size_t>(i)]] += x(i, j);
       }
-      right &= near(sums(0, j), total);
+      right &= near(sums(0, j), column);
       for (int s = 0; s < 3; ++s) right &= near(segments(s, j), segments_before(s, j) + parts[s]);
     }
+    const Table y_before = y;
+    cpu::sum(x.view(), y.view(), y.view());
+    right &= y.numbers == total.numbers && y_before.guarded();
     CHECK_MESSAGE(right, rows, " x ", columns);
   });
 }
 
-TEST_CASE("fill sets every number and no other") {
-  for (std::size_t n : {0u, 1u, 15u, 16u, 67u}) {
-    std::vector<float> x(n + 1, guard);
-    cpu::fill({x.data(), n}, 3.0f);
-    CHECK(std::count(x.begin(), x.end(), 3.0f) == static_cast<long>(n));
-    CHECK(x[n] == guard);
-  }
-}
-
-TEST_CASE("positions are added by the place in the sequence, not in the lane") {
-  const std::vector<int> offsets{0, 4, 5, 7}, utterances{0, 1, 2}, starts{9, 9, 9};
-  const Lane<int> lane{
-      offsets.data(), utterances.data(), starts.data(), 3, 7, 4, nullptr, nullptr, 0, nullptr};
-  for (int columns : {1, 17, 48}) {
-    Table table(4, columns, 1), x(7, columns, 2);
-    const Table before = x;
-    cpu::add_positions(lane, table.view(), x.view());
-    const int place[7] = {0, 1, 2, 3, 0, 0, 1};
-    bool right = x.guarded();
-    for (int i = 0; i < 7; ++i)
-      for (int j = 0; j < columns; ++j)
-        right &= near(x(i, j), before(i, j) + table(place[i], j), 1e-6);
-    CHECK_MESSAGE(right, columns);
-  }
+TEST_CASE("the spread is the mean deviation of the columns, and 0 when all rows are the same") {
+  for (int columns : {1, 15, 16, 17, 40})
+    for (int rows : {1, 2, 9}) {
+      Table x(rows, columns, 1, 2, 7);
+      double expected = 0;
+      for (int j = 0; j < columns; ++j) {
+        double mean = 0, square = 0;
+        for (int i = 0; i < rows; ++i) mean += x(i, j) / rows;
+        for (int i = 0; i < rows; ++i) square += (x(i, j) - mean) * (x(i, j) - mean) / rows;
+        expected += std::sqrt(square) / columns;
+      }
+      CHECK(near(cpu::spread(x.view()), expected, 1e-12));
+      for (int i = 0; i < rows; ++i)
+        for (int j = 0; j < columns; ++j) x.at(i, j) = 0.1f * static_cast<float>(j);
+      CHECK(cpu::spread(x.view()) < 1e-12);
+    }
 }
