@@ -17,8 +17,8 @@
 
 namespace sotto::study::inline SOTTO_ABI {
 
-/// A page of text, facts, charts and tables, in the order they are added. All text is taken as it is
-/// (UTF-8) and escaped. Neighbouring charts stand side by side where there is room.
+/// A page of text, facts, charts and tables, in the order they are added. All text is taken as it
+/// is (UTF-8) and escaped. Neighbouring charts stand side by side where there is room.
 class Report {
  public:
   /// title: the page's; subtitle: a line below it.
@@ -32,7 +32,8 @@ class Report {
   void facts(std::vector<std::pair<std::string, std::string>> const& facts) {
     std::string html = "<dl>";
     for (auto const& [name, value] : facts)
-      html += "<div><dt>" + detail::escape(name) + "</dt><dd>" + detail::escape(value) + "</dd></div>";
+      html +=
+          "<div><dt>" + detail::escape(name) + "</dt><dd>" + detail::escape(value) + "</dd></div>";
     add(html + "</dl>");
   }
 
@@ -79,8 +80,8 @@ class Report {
     std::string page =
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
         "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>" +
-        detail::escape(title_) + "</title><style>" + detail::page_style + "</style></head>\n<body><main>\n<header><h1>" +
-        detail::escape(title_) + "</h1>";
+        detail::escape(title_) + "</title><style>" + detail::page_style +
+        "</style></head>\n<body><main>\n<header><h1>" + detail::escape(title_) + "</h1>";
     if (!subtitle_.empty()) page += "<p class=\"subtitle\">" + detail::escape(subtitle_) + "</p>";
     page += "</header>\n";
     for (std::size_t i = 0; i < blocks_.size();) {

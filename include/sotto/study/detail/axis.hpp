@@ -65,15 +65,17 @@ inline Axis linear_axis(Range range, int count, bool to_ticks, double scale = 1,
   axis.high = to_ticks ? std::ceil(range.high / step - 1e-9) * step : range.high;
   const double shown = step / scale;
   int digits = 0;
-  while (digits < 12 && std::abs(shown * std::pow(10., digits) -
-                                 std::round(shown * std::pow(10., digits))) > 1e-6 * std::pow(10., digits) * shown)
+  while (digits < 12 &&
+         std::abs(shown * std::pow(10., digits) - std::round(shown * std::pow(10., digits))) >
+             1e-6 * std::pow(10., digits) * shown)
     ++digits;
   for (double k = std::ceil(axis.low / step - 1e-6); k * step <= axis.high + 1e-6 * step; ++k)
     axis.ticks.push_back({k * step, format_fixed(k * step / scale, digits) + suffix});
   return axis;
 }
 
-/// Ticks at powers of ten, or at 1, 2 and 5 times them where there are few; each with its own prefix.
+/// Ticks at powers of ten, or at 1, 2 and 5 times them where there are few; each with its own
+/// prefix.
 inline Axis logarithmic_axis(Range range, int count) {
   if (range.empty() || !(range.low > 0)) range = {1, 10};
   if (range.high < range.low * 1.01) range = {range.low / 2, range.high * 2};

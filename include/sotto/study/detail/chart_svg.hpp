@@ -1,4 +1,5 @@
-// Charts as inline SVG. Each is drawn twice, for wide and for narrow screens, so that its letters keep their size.
+// Charts as inline SVG. Each is drawn twice, for wide and for narrow columns, so that its letters
+// keep their size.
 #pragma once
 
 #include <algorithm>
@@ -42,8 +43,8 @@ struct Stretch {
   double x, mean, low, high;
 };
 
-// At most `most` stretches of equal width on the axis: a step's loss is noisy, and a line through thousands of
-// points would be a smear.
+// At most `most` stretches of equal width on the axis: a step's loss is noisy, and a line through
+// thousands of points would be a smear.
 inline std::vector<Stretch> stretches(std::vector<Point> const& points, Axis const& axis,
                                       int most) {
   std::vector<Stretch> result;
@@ -75,18 +76,24 @@ inline std::string text_at(double x, double y, char const* anchor, std::string c
          "\" text-anchor=\"" + anchor + "\">" + escape(text) + "</text>";
 }
 
+// One command of a path.
+inline std::string to(char command, double x, double y) {
+  std::string text(1, command);
+  return text.append(px(x)).append(1, ' ').append(px(y));
+}
+
 inline std::string rule(char const* style, double x1, double y1, double x2, double y2) {
-  return "<path class=\"" + std::string(style) + "\" d=\"M" + px(x1) + " " + px(y1) + "L" + px(x2) +
-         " " + px(y2) + "\"/>";
+  return "<path class=\"" + std::string(style) + "\" d=\"" + to('M', x1, y1) + to('L', x2, y2) +
+         "\"/>";
 }
 
 inline std::string opening(Canvas const& canvas, std::string const& id, std::string const& title,
                            std::string const& description) {
   const std::string own = id + canvas.style;
-  return "<svg class=\"" + std::string(canvas.style) + "\" viewBox=\"0 0 " + px(canvas.width) + " " +
-         px(canvas.height) + "\" role=\"img\" aria-labelledby=\"" + own + "t " + own + "d\"><title id=\"" +
-         own + "t\">" + escape(title) + "</title><desc id=\"" + own + "d\">" + escape(description) +
-         "</desc>";
+  return "<svg class=\"" + std::string(canvas.style) + "\" viewBox=\"0 0 " + px(canvas.width) +
+         " " + px(canvas.height) + "\" role=\"img\" aria-labelledby=\"" + own + "t " + own +
+         "d\"><title id=\"" + own + "t\">" + escape(title) + "</title><desc id=\"" + own + "d\">" +
+         escape(description) + "</desc>";
 }
 
 // Everything about a chart that both drawings share.
@@ -109,15 +116,16 @@ struct PreparedChart {
     for (std::size_t i = 0; i < points.size(); ++i)
       description += points[i].empty()
                          ? " " + c.curves[i].name + ": no finite values."
-                         : " " + c.curves[i].name + ": from " + shown(points[i].front().y) + " to " +
-                               shown(points[i].back().y) + ".";
+                         : " " + c.curves[i].name + ": from " + shown(points[i].front().y) +
+                               " to " + shown(points[i].back().y) + ".";
   }
   std::string shown(double value) const {
     return chart.percent ? format_percent(value) : format_significant(value, 3);
   }
 };
 
-inline std::string draw(PreparedChart const& prepared, Canvas const& canvas, std::string const& id) {
+inline std::string draw(PreparedChart const& prepared, Canvas const& canvas,
+                        std::string const& id) {
   Chart const& chart = prepared.chart;
   const double left = 46, right = canvas.width - 14, top = 26, bottom = canvas.height - 44;
   const SiPrefix prefix =
@@ -150,8 +158,7 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas, std
     svg += text_at(last ? canvas.width : place, bottom + 18, last ? "end" : "middle", tick.label);
   }
   std::string unit = chart.x_unit;
-  if (!unit.empty())
-    unit = " (" + std::string(chart.log_x ? "" : prefix.letter) + unit + ")";
+  if (!unit.empty()) unit = " (" + std::string(chart.log_x ? "" : prefix.letter) + unit + ")";
   svg += text_at((left + right) / 2, canvas.height - 6, "middle", chart.x_label + unit, "label");
   if (prepared.x.empty())
     svg += text_at((left + right) / 2, (top + bottom) / 2, "middle", "no finite values", "label");
@@ -161,15 +168,15 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas, std
     if (line.empty()) continue;
     std::string path, band, under;
     for (auto const& s : line) {
-      path += (path.empty() ? "M" : "L") + px(at_x(s.x)) + " " + px(at_y(s.mean));
-      band += (band.empty() ? "M" : "L") + px(at_x(s.x)) + " " + px(at_y(s.high));
-      under.insert(0, "L" + px(at_x(s.x)) + " " + px(at_y(s.low)));
+      path += to(path.empty() ? 'M' : 'L', at_x(s.x), at_y(s.mean));
+      band += to(band.empty() ? 'M' : 'L', at_x(s.x), at_y(s.high));
+      under.insert(0, to('L', at_x(s.x), at_y(s.low)));
     }
     svg += "<g class=\"c" + std::to_string(i % colours) + "\">";
     if (line.size() < prepared.points[i].size())
       svg += "<path class=\"band\" d=\"" + band + under + "Z\"/>";
     svg += "<path class=\"line\" d=\"" + path + "\"/>";
-    if (line.size() <= 60 && line.size() == prepared.points[i].size())
+    if (static_cast<double>(line.size()) <= canvas.width / 20)  // more would be a dotted line
       for (auto const& s : line)
         svg += "<circle class=\"dot\" cx=\"" + px(at_x(s.x)) + "\" cy=\"" + px(at_y(s.mean)) +
                "\" r=\"2.6\"/>";
@@ -182,16 +189,20 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas, std
 /// drawing.
 inline std::string figure(Chart const& chart, std::string const& id) {
   const PreparedChart prepared(chart);
-  std::string html = "<figure><figcaption>" + escape(chart.title) + "</figcaption><ul class=\"legend\">";
+  std::string html =
+      "<figure><figcaption>" + escape(chart.title) + "</figcaption><ul class=\"legend\">";
   bool banded = false;
   for (std::size_t i = 0; i < chart.curves.size(); ++i) {
     auto const& points = prepared.points[i];
     banded |= points.size() > 2 * static_cast<std::size_t>(wide.width / 5);
-    html += "<li class=\"c" + std::to_string(i % colours) + "\"><i></i>" + escape(chart.curves[i].name) +
-            " <b>" + (points.empty() ? "n/a" : escape(prepared.shown(points.back().y))) + "</b></li>";
+    html += "<li class=\"c" + std::to_string(i % colours) + "\"><i></i>" +
+            escape(chart.curves[i].name) + " <b>" +
+            (points.empty() ? "n/a" : escape(prepared.shown(points.back().y))) + "</b></li>";
   }
   html += "</ul>" + draw(prepared, wide, id) + draw(prepared, narrow, id);
-  if (banded) html += "<p class=\"remark\">Long lines are means of short stretches; the band is their range.</p>";
+  if (banded)
+    html +=
+        "<p class=\"remark\">Long lines are means of short stretches; the band is their range.</p>";
   return html + "</figure>";
 }
 
@@ -212,8 +223,8 @@ inline std::string draw(IntervalChart const& chart, Canvas canvas, std::string c
   }
   if (range.high == 0 && range.low == 0) range.add(1);
   const double left = 12, right = canvas.width - 18, top = 4, bottom = canvas.height - 44;
-  const Axis x = linear_axis(range, canvas.x_ticks, true, chart.percent ? .01 : 1,
-                             chart.percent ? " %" : "");
+  const Axis x =
+      linear_axis(range, canvas.x_ticks, true, chart.percent ? .01 : 1, chart.percent ? " %" : "");
   const auto at_x = [&](double value) { return left + (right - left) * x.at(value); };
   std::string svg = opening(canvas, id, chart.title, description);
   for (auto const& tick : x.ticks) {

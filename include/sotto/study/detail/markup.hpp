@@ -13,12 +13,18 @@ namespace sotto::study::detail::inline SOTTO_ABI {
 inline std::string escape(std::string_view text) {
   std::string safe;
   for (const char c : text) {
-    if (c == '&') safe += "&amp;";
-    else if (c == '<') safe += "&lt;";
-    else if (c == '>') safe += "&gt;";
-    else if (c == '"') safe += "&quot;";
-    else if (c == '\'') safe += "&#39;";
-    else if (static_cast<unsigned char>(c) >= 32 || c == '\n' || c == '\t') safe += c;
+    if (c == '&')
+      safe += "&amp;";
+    else if (c == '<')
+      safe += "&lt;";
+    else if (c == '>')
+      safe += "&gt;";
+    else if (c == '"')
+      safe += "&quot;";
+    else if (c == '\'')
+      safe += "&#39;";
+    else if (static_cast<unsigned char>(c) >= 32 || c == '\n' || c == '\t')
+      safe += c;
   }
   return safe;
 }

@@ -19,13 +19,13 @@ h1{font-size:clamp(1.5rem,1.2rem + 1.4vw,2.1rem);line-height:1.2;letter-spacing:
 .subtitle{color:var(--soft);margin:.4rem 0 0;max-width:72ch}
 h2{font-size:1.2rem;font-weight:650;letter-spacing:-.005em;margin:2.4rem 0 .4rem}
 p{max-width:72ch;margin:.7rem 0;overflow-wrap:anywhere}
-dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,210px),1fr));gap:1px;margin:1.6rem 0;background:var(--faint);border:1px solid var(--faint);border-radius:10px;overflow:hidden}
+dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,210px),1fr));gap:1px;margin:1.6rem 0;background:var(--panel);border:1px solid var(--faint);border-radius:10px;overflow:hidden}
 dl div{background:var(--panel);padding:.7rem .9rem;box-shadow:0 0 0 1px var(--faint)}
 dt{color:var(--soft);font-size:.8rem}
 dd{margin:.1rem 0 0;font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,560px),1fr));gap:20px;margin:1.6rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:20px;margin:1.6rem 0}
 .figures.one{max-width:760px}
-figure{margin:0;padding:16px 18px 12px;background:var(--panel);border:1px solid var(--faint);border-radius:10px;min-width:0;break-inside:avoid}
+figure{margin:0;padding:16px 18px 12px;background:var(--panel);border:1px solid var(--faint);border-radius:10px;min-width:0;break-inside:avoid;container-type:inline-size}
 figcaption{font-weight:600;margin-bottom:.35rem}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1.2rem;margin:0 0 .7rem;padding:0;font-size:.86rem;color:var(--soft)}
 .legend i{display:inline-block;width:18px;height:3px;border-radius:2px;background:var(--c);vertical-align:middle;margin-right:.45rem}
@@ -53,9 +53,10 @@ th,td{padding:.42rem 1.5rem .42rem 0;text-align:left;border-bottom:1px solid var
 thead th{color:var(--soft);font-weight:500;font-size:.82rem;border-bottom-color:var(--rule)}
 tbody th{font-weight:500}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-@media (max-width:520px){svg.wide{display:none}svg.narrow{display:block}figure{padding:12px 12px 8px}th,td{padding-right:1rem}}
+@container (max-width:470px){svg.wide{display:none}svg.narrow{display:block}}
+@media (max-width:520px){figure{padding:12px 12px 8px}th,td{padding-right:1rem}}
 @media print{:root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#444;--faint:#ddd;--rule:#888;--panel:#fff;--c0:#1f5fbf;--c1:#c2570c;--c2:#0f7d6c;--c3:#7a3fc0;--c4:#a8841a;--c5:#b8336a}
-main{max-width:none;padding:0}.figures{grid-template-columns:1fr}svg.wide{display:block}svg.narrow{display:none}figure,dl,table{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+main{max-width:none;padding:0}.figures{grid-template-columns:1fr;max-width:560px}figure,dl,table{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 }  // namespace sotto::study::detail::inline SOTTO_ABI
