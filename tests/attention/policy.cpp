@@ -37,16 +37,23 @@ struct GateForgotten : Softmax {
 };
 struct NotDerived {};
 
-static_assert(AttentionPolicy<Full> && AttentionPolicy<Windowed<3, 0>> && AttentionPolicy<RelativeBias<>>);
+static_assert(AttentionPolicy<Full> && AttentionPolicy<Windowed<3, 0>> &&
+              AttentionPolicy<RelativeBias<>>);
 static_assert(AttentionPolicy<WavLmBias> && AttentionPolicy<Capped> && AttentionPolicy<Chunked>);
-static_assert(!AttentionPolicy<ScoresInFloat> && !AttentionPolicy<GateForgotten> && !AttentionPolicy<NotDerived>);
-static_assert(plain_score<Full> && always_visible<Full> && plain_score<Windowed<3>> && always_visible<Windowed<3>>);
-static_assert(!plain_score<Capped> && always_visible<Capped> && plain_score<Chunked> && !always_visible<Chunked>);
-static_assert(WavLmBias::shared && WavLmBias::gates == 8 && !RelativeBias<>::shared && RelativeBias<>::gates == 0);
+static_assert(!AttentionPolicy<ScoresInFloat> && !AttentionPolicy<GateForgotten> &&
+              !AttentionPolicy<NotDerived>);
+static_assert(plain_score<Full> && always_visible<Full> && plain_score<Windowed<3>> &&
+              always_visible<Windowed<3>>);
+static_assert(!plain_score<Capped> && always_visible<Capped> && plain_score<Chunked> &&
+              !always_visible<Chunked>);
+static_assert(WavLmBias::shared && WavLmBias::gates == 8 && !RelativeBias<>::shared &&
+              RelativeBias<>::gates == 0);
 
 }  // namespace
 
-TEST_CASE("a tile's neighbours are exactly the keys that one of its queries may see, and the other way round") {
+TEST_CASE(
+    "a tile's neighbours are exactly the keys that one of its queries may see, and the other way "
+    "round") {
   constexpr Span span{3, 1};
   const int length = 20;
   for (int begin = 0; begin < length; ++begin)
@@ -56,9 +63,11 @@ TEST_CASE("a tile's neighbours are exactly the keys that one of its queries may 
         for (int b = 0; b < length; ++b) {
           if (b >= a - 3 && b <= a + 1) first = b < first ? b : first, last = b > last ? b : last;
           if (a >= b - 3 && a <= b + 1)
-            first_query = b < first_query ? b : first_query, last_query = b > last_query ? b : last_query;
+            first_query = b < first_query ? b : first_query,
+            last_query = b > last_query ? b : last_query;
         }
-      const Range keys = keys_of(span, begin, end, length), queries = queries_of(span, begin, end, length);
+      const Range keys = keys_of(span, begin, end, length),
+                  queries = queries_of(span, begin, end, length);
       CHECK(keys.begin == first);
       CHECK(keys.end == last + 1);
       CHECK(queries.begin == first_query);
