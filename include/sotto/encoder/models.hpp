@@ -29,7 +29,7 @@ template <class... Specs> struct Models {
 
  private:
   template <class F, class S, class... Rest, class Matches, class None>
-  static auto select(Matches&& matches, F&& f, None&& none) -> decltype(f.template operator()<S>()) {
+  static auto select(Matches&& matches, F& f, None&& none) -> decltype(f.template operator()<S>()) {
     if (matches.template operator()<S>()) return f.template operator()<S>();
     if constexpr (sizeof...(Rest) > 0)
       return select<F, Rest...>(matches, f, none);
