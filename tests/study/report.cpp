@@ -130,19 +130,19 @@ TEST_CASE("a long curve becomes means of stretches and a band, and stays small")
 
 TEST_CASE("axes have few ticks at round numbers, and hold every value") {
   using study::detail::linear_axis;
-  for (auto const& [low, high] : {std::pair{0., 1.},
-                                  {3.4, 4.83},
-                                  {-17., 250.},
-                                  {1e12, 9.7e12},
-                                  {5., 5.},
-                                  {0., 0.},
-                                  {1e-7, 3e-7},
-                                  {1e6, 1e6 + 1}}) {
-    CAPTURE(low);
-    CAPTURE(high);
-    const auto axis = linear_axis({low, high}, 5, true);
-    CHECK(axis.low <= low);
-    CHECK(axis.high >= high);
+  for (const study::detail::Range range : {study::detail::Range{0, 1},
+                                           {3.4, 4.83},
+                                           {-17, 250},
+                                           {1e12, 9.7e12},
+                                           {5, 5},
+                                           {0, 0},
+                                           {1e-7, 3e-7},
+                                           {1e6, 1e6 + 1}}) {
+    CAPTURE(range.low);
+    CAPTURE(range.high);
+    const auto axis = linear_axis(range, 5, true);
+    CHECK(axis.low <= range.low);
+    CHECK(axis.high >= range.high);
     CHECK(axis.ticks.size() >= 3);
     CHECK(axis.ticks.size() <= 9);
     for (std::size_t i = 1; i < axis.ticks.size(); ++i)
