@@ -1,0 +1,383 @@
+// Safetensors: named arrays behind a flat JSON header (github.com/huggingface/safetensors,
+// "Format"). The reader is strict: whatever the format forbids is refused with a sentence, so that
+// a damaged file is never half understood.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <sotto/config.hpp>
+#include <sotto/core/error.hpp>
+#include <sotto/io/detail/flat_json.hpp>
+#include <sotto/io/durable_file.hpp>
+
+namespace sotto::detail::inline SOTTO_ABI {
+
+/// Bytes an element; 0 for a type that the format does not have.
+inline std::size_t safetensors_size(std::string_view dtype) {
+  constexpr std::pair<std::string_view, std::size_t> sizes[] = {
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
+      {"U16", 2},  {"I16", 2}, {"F16", 2}, {"BF16", 2},    {"U32", 4},
+      {"I32", 4},  {"F32", 4}, {"U64", 8}, {"I64", 8},     {"F64", 8}};
+  for (auto const& [name, size] : sizes)
+    if (name == dtype) return size;
+  return 0;
+}
+
+/// The number of bytes of a tensor, if it is one that memory could hold.
+inline std::optional<std::size_t> safetensors_bytes(std::string_view dtype,
+                                                    std::vector<std::int64_t> const& shape) {
+  std::size_t bytes = safetensors_size(dtype);
+  for (const std::int64_t extent : shape) {
+    std::size_t product;
+    if (extent < 0 || __builtin_mul_overflow(bytes, static_cast<std::size_t>(extent), &product))
+      return {};
+    bytes = product;
+  }
+  return bytes;
+}
+
+/// IEEE 754 binary16.
+inline float float_of_half(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16,
+                      exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: fraction · 2^-24, exactly
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 |
+                              fraction << 13);
+}
+
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_ABI {
+
+static_assert(std::endian::native == std::endian::little,
+              "sotto: safetensors and npy need a little-endian machine");
+
+/// A safetensors file, read into memory as a whole. Copies share the bytes.
+class Safetensors {
+ public:
+  /// One array. bytes live as long as any copy of the Safetensors it came from, and may lie at any
+  /// alignment.
+  struct Tensor {
+    std::string name, dtype;  ///< dtype as the format writes it: F32, F64, I64, U16, …
+    std::vector<std::int64_t> shape;
+    std::span<std::byte const> bytes;
+  };
+
+  /// Reads and checks the file. Error(file) with one sentence if it is missing, cut short or breaks
+  /// the format.
+  static Safetensors open(std::filesystem::path const& path) {
+    return Safetensors(path, std::make_shared<std::vector<std::byte> const>(read_file(path)));
+  }
+
+  /// All arrays, in the order of their bytes.
+  std::vector<Tensor> const& tensors() const& noexcept { return tensors_; }
+  void tensors() const&& = delete;  // the array would outlive its file
+  std::map<std::string, std::string> const& metadata() const& noexcept { return metadata_; }
+  std::map<std::string, std::string> metadata() && { return std::move(metadata_); }
+  bool contains(std::string_view name) const { return index_.find(name) != index_.end(); }
+  /// The array of that name. Error(file) if there is none.
+  Tensor const& at(std::string_view name) const& { return find(name); }
+  void at(std::string_view name) const&& = delete;
+
+  /// The numbers of an array, in order, as float. Error(file) if there is none, or if it is of an
+  /// 8-bit float type.
+  std::vector<float> floats(std::string_view name) const { return numbers<float>(name); }
+  /// The same as double.
+  std::vector<double> doubles(std::string_view name) const { return numbers<double>(name); }
+  /// The same as integers. Error(file) if it holds floating-point numbers, or one that does not
+  /// fit.
+  std::vector<std::int64_t> ints(std::string_view name) const {
+    return numbers<std::int64_t>(name);
+  }
+
+ private:
+  using Bytes = std::shared_ptr<std::vector<std::byte> const>;
+
+  Safetensors(std::filesystem::path path, Bytes bytes)
+      : path_(std::move(path)), bytes_(std::move(bytes)) {
+    parse();
+  }
+
+  [[noreturn]] void fail(std::string const& sentence) const {
+    throw Error(ErrorCode::file, sentence, path_);
+  }
+
+  void parse() {
+    const std::span<std::byte const> all(*bytes_);
+    if (all.size() < 8)
+      fail("it is cut short: a safetensors file begins with eight bytes of header length.");
+    std::uint64_t length;
+    std::memcpy(&length, all.data(), 8);
+    if (length > 100'000'000)
+      fail("it is no safetensors file: its header claims " + std::to_string(length) + " bytes.");
+    if (length > all.size() - 8)
+      fail("it is cut short: its header has " + std::to_string(length) + " bytes, but only " +
+           std::to_string(all.size() - 8) + " are there.");
+    const auto header = all.subspan(8, static_cast<std::size_t>(length));
+    const auto body = all.subspan(8 + static_cast<std::size_t>(length));
+
+    struct Range {
+      std::uint64_t begin, end;
+    };
+    std::vector<Range> ranges;
+    detail::FlatJson json({reinterpret_cast<char const*>(header.data()), header.size()}, path_);
+    bool described = false;
+    json.object([&](std::string key) {
+      if (key == "__metadata__") {
+        if (std::exchange(described, true)) fail("its header says \"__metadata__\" twice.");
+        json.object([&](std::string name) {
+          std::string value = json.string();
+          if (!metadata_.emplace(name, std::move(value)).second)
+            fail("its metadata says \"" + name + "\" twice.");
+        });
+        return;
+      }
+      Tensor tensor;
+      Range range{};
+      int seen = 0;
+      json.object([&](std::string const& field) {
+        const int bit = field == "dtype"          ? 1
+                        : field == "shape"        ? 2
+                        : field == "data_offsets" ? 4
+                                                  : 0;
+        if (bit == 0 || (seen & bit))
+          fail("tensor \"" + key + "\" has an unknown or repeated field \"" + field +
+               "\" in the header.");
+        seen |= bit;
+        if (bit == 1) {
+          tensor.dtype = json.string();
+        } else if (bit == 2) {
+          json.array([&] { tensor.shape.push_back(static_cast<std::int64_t>(json.integer())); });
+        } else {
+          std::vector<std::uint64_t> offsets;
+          json.array([&] { offsets.push_back(json.integer()); });
+          if (offsets.size() != 2)
+            fail("tensor \"" + key + "\" needs two data offsets, begin and end.");
+          range = {offsets[0], offsets[1]};
+        }
+      });
+      if (seen != 7)
+        fail("tensor \"" + key + "\" lacks its dtype, shape or data_offsets in the header.");
+      tensor.name = std::move(key);
+      tensors_.push_back(std::move(tensor));
+      ranges.push_back(range);
+    });
+    json.end();
+
+    // Every byte belongs to exactly one tensor: sorted, they must lie side by side. An empty one
+    // goes before another that begins where it lies.
+    std::vector<std::size_t> order(tensors_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return std::pair(ranges[a].begin, ranges[a].end) < std::pair(ranges[b].begin, ranges[b].end);
+    });
+    std::vector<Tensor> sorted;
+    sorted.reserve(order.size());
+    std::uint64_t next = 0;
+    for (const std::size_t i : order) {
+      Tensor& tensor = tensors_[i];
+      const auto [begin, end] = ranges[i];
+      const std::string what = "tensor \"" + tensor.name + "\" ";
+      if (detail::safetensors_size(tensor.dtype) == 0)
+        fail(what + "is of unknown type \"" + tensor.dtype + "\".");
+      if (end < begin) fail(what + "ends before it begins.");
+      if (end > body.size())
+        fail(what + "ends at byte " + std::to_string(end) + " of the data, but only " +
+             std::to_string(body.size()) + " bytes are there: the file is cut short or damaged.");
+      const auto bytes = detail::safetensors_bytes(tensor.dtype, tensor.shape);
+      if (!bytes || *bytes != end - begin)
+        fail(what + "has offsets that do not agree with its shape and type.");
+      if (begin != next)
+        fail(what + (begin < next ? "overlaps another." : "leaves a hole before it."));
+      next = end;
+      tensor.bytes =
+          body.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+      sorted.push_back(std::move(tensor));
+    }
+    tensors_ = std::move(sorted);
+    if (next != body.size())
+      fail("it has " + std::to_string(body.size() - next) +
+           " bytes that belong to no tensor: it is damaged.");
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      if (!index_.emplace(tensors_[i].name, i).second)
+        fail("it holds tensor \"" + tensors_[i].name + "\" twice.");
+  }
+
+  Tensor const& find(std::string_view name) const {
+    const auto found = index_.find(name);
+    if (found == index_.end()) fail("it holds no tensor \"" + std::string(name) + "\".");
+    return tensors_[found->second];
+  }
+
+  /// fetch(bits) makes a number of the stored bits of an element.
+  template <class To, class Stored, class Fetch>
+  std::vector<To> read(Tensor const& tensor, Fetch fetch) const {
+    std::vector<To> result(tensor.bytes.size() / sizeof(Stored));
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      Stored stored;
+      std::memcpy(&stored, tensor.bytes.data() + i * sizeof(Stored), sizeof(Stored));
+      result[i] = static_cast<To>(fetch(stored));
+    }
+    return result;
+  }
+  template <class To>
+  std::vector<To> numbers(std::string_view name) const {
+    Tensor const& tensor = find(name);
+    std::string const& dtype = tensor.dtype;
+    const auto same = [](auto stored) { return stored; };
+    if (dtype == "I64") return read<To, std::int64_t>(tensor, same);
+    if (dtype == "I32") return read<To, std::int32_t>(tensor, same);
+    if (dtype == "I16") return read<To, std::int16_t>(tensor, same);
+    if (dtype == "I8") return read<To, std::int8_t>(tensor, same);
+    if (dtype == "U8" || dtype == "BOOL") return read<To, std::uint8_t>(tensor, same);
+    if (dtype == "U16") return read<To, std::uint16_t>(tensor, same);
+    if (dtype == "U32") return read<To, std::uint32_t>(tensor, same);
+    if constexpr (std::is_floating_point_v<To>) {
+      if (dtype == "U64") return read<To, std::uint64_t>(tensor, same);
+      if (dtype == "F32") return read<To, float>(tensor, same);
+      if (dtype == "F64") return read<To, double>(tensor, same);
+      if (dtype == "F16") return read<To, std::uint16_t>(tensor, detail::float_of_half);
+      if (dtype == "BF16")
+        return read<To, std::uint16_t>(tensor, [](std::uint16_t b) {
+          return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16);
+        });
+      fail("tensor \"" + tensor.name + "\" is of type " + dtype +
+           ", which sotto does not convert; store it as F32.");
+    } else {
+      if (dtype == "U64")
+        return read<To, std::uint64_t>(tensor, [&](std::uint64_t value) {
+          if (value > static_cast<std::uint64_t>(std::numeric_limits<To>::max()))
+            fail("tensor \"" + tensor.name + "\" holds " + std::to_string(value) +
+                 ", more than 63 bits can.");
+          return value;
+        });
+      fail("tensor \"" + tensor.name + "\" holds " + dtype + " where whole numbers are wanted.");
+    }
+  }
+
+  std::filesystem::path path_;
+  Bytes bytes_;
+  std::vector<Tensor> tensors_;
+  std::map<std::string, std::size_t, std::less<>> index_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Collects arrays and writes them as one file. It keeps views, not copies: what is added must live
+/// until write().
+class SafetensorsWriter {
+ public:
+  /// Error(usage) if the name is taken or no UTF-8, the type unknown, or bytes not as many as shape
+  /// and type say.
+  void add(std::string name, std::string dtype, std::vector<std::int64_t> shape,
+           std::span<std::byte const> bytes) {
+    const auto fail = [&](char const* what) {
+      throw Error(ErrorCode::usage, "tensor \"" + name + "\" cannot be saved: " + what);
+    };
+    if (name == "__metadata__" || !detail::valid_utf8(name))
+      fail("its name is reserved or no UTF-8.");
+    const std::size_t size = detail::safetensors_size(dtype);
+    if (size == 0) fail("its type is unknown to the format.");
+    if (detail::safetensors_bytes(dtype, shape) != bytes.size())
+      fail("its shape does not fit its bytes.");
+    if (!names_.emplace(name, entries_.size()).second) fail("another has the same name.");
+    entries_.push_back({std::move(name), std::move(dtype), std::move(shape), bytes, size});
+  }
+  void add(std::string name, std::vector<std::int64_t> shape, std::span<float const> values) {
+    add(std::move(name), "F32", std::move(shape), std::as_bytes(values));
+  }
+  void add(std::string name, std::vector<std::int64_t> shape, std::span<double const> values) {
+    add(std::move(name), "F64", std::move(shape), std::as_bytes(values));
+  }
+  void add(std::string name, std::vector<std::int64_t> shape,
+           std::span<std::int64_t const> values) {
+    add(std::move(name), "I64", std::move(shape), std::as_bytes(values));
+  }
+  void add(std::string name, std::vector<std::int64_t> shape,
+           std::span<std::uint16_t const> values) {
+    add(std::move(name), "U16", std::move(shape), std::as_bytes(values));
+  }
+  /// A later value of a key replaces the earlier. Error(usage) if either is no UTF-8.
+  void set_metadata(std::string const& key, std::string value) {
+    if (!detail::valid_utf8(key) || !detail::valid_utf8(value))
+      throw Error(ErrorCode::usage, "metadata \"" + key + "\" cannot be saved: it is no UTF-8.");
+    metadata_[key] = std::move(value);
+  }
+
+  /// Writes the file whole or not at all (see DurableFile). Equal contents added in equal order
+  /// give equal bytes.
+  void write(std::filesystem::path const& path) const {
+    // Wide elements first, as the format's own writer does: every array is then aligned in the
+    // file.
+    std::vector<Entry const*> order;
+    for (Entry const& entry : entries_) order.push_back(&entry);
+    std::stable_sort(order.begin(), order.end(),
+                     [](auto* a, auto* b) { return a->element > b->element; });
+
+    std::string header = "{";
+    const auto separate = [&] {
+      if (header.size() > 1) header += ',';
+    };
+    if (!metadata_.empty()) {
+      header += "\"__metadata__\":{";
+      bool first = true;
+      for (auto const& [key, value] : metadata_) {
+        if (!std::exchange(first, false)) header += ',';
+        detail::append_json_string(header, key);
+        header += ':';
+        detail::append_json_string(header, value);
+      }
+      header += '}';
+    }
+    std::size_t offset = 0;
+    for (Entry const* entry : order) {
+      separate();
+      detail::append_json_string(header, entry->name);
+      header += ":{\"dtype\":\"" + entry->dtype + "\",\"shape\":[";
+      for (std::size_t i = 0; i < entry->shape.size(); ++i)
+        header += (i ? "," : "") + std::to_string(entry->shape[i]);
+      header += "],\"data_offsets\":[" + std::to_string(offset) + ',' +
+                std::to_string(offset + entry->bytes.size()) + "]}";
+      offset += entry->bytes.size();
+    }
+    header += '}';
+    header.resize((header.size() + 7) / 8 * 8, ' ');
+
+    DurableFile file(path);
+    const std::uint64_t length = header.size();
+    file.write(std::as_bytes(std::span(&length, 1)));
+    file.write(header);
+    for (Entry const* entry : order) file.write(entry->bytes);
+    file.commit();
+  }
+
+ private:
+  struct Entry {
+    std::string name, dtype;
+    std::vector<std::int64_t> shape;
+    std::span<std::byte const> bytes;
+    std::size_t element;
+  };
+  std::vector<Entry> entries_;
+  std::map<std::string, std::size_t> names_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace sotto::inline SOTTO_ABI
