@@ -65,7 +65,7 @@ void measure(char const* name, int length, int heads) {
       log_sum(size(heads)), gates(size(heads)), d_gates(size(heads)),
       table(static_cast<std::size_t>(Policy::table(heads)) + 1),
       d_table(static_cast<std::size_t>(Policy::table(heads)) + 1);
-  sotto::cpu::Workspace workspace;
+  Aligned scratch(sotto::cpu::attention_scratch<HeadWidth>(length));
   const auto view = [&](Aligned const& a, int columns) {
     return Matrix<float>{a.begin, rows, columns, columns};
   };
@@ -80,12 +80,12 @@ void measure(char const* name, int length, int heads) {
     const double before = fma_peak(), t0 = now();
     sotto::cpu::attention<Policy, HeadWidth>(lane, heads, static_cast<float>(scale),
                                              view(qkv, 3 * width), table.begin, view(gates, heads),
-                                             view(out, width), view(log_sum, heads), workspace);
+                                             view(out, width), view(log_sum, heads), scratch.begin);
     const double t1 = now(), between = fma_peak(), t2 = now();
     sotto::cpu::attention_back<Policy, HeadWidth>(
         lane, heads, static_cast<float>(scale), view(qkv, 3 * width), table.begin,
         view(gates, heads), view(out, width), view(d_out, width), view(log_sum, heads),
-        view(d_qkv, 3 * width), d_table.begin, view(d_gates, heads), workspace);
+        view(d_qkv, 3 * width), d_table.begin, view(d_gates, heads), scratch.begin);
     const double t3 = now(), after = fma_peak();
     forward.push_back(2e-9 * work / (t1 - t0) / std::max(before, between));
     backward.push_back(5e-9 * work / (t3 - t2) / std::max(between, after));

@@ -262,9 +262,8 @@ void check(char const* name, std::vector<int> const& lengths, int heads) {
   Floats qkv_f(qkv), d_out_f(d_out), table_f(table), gates_f(gates), out(wanted.size()),
       log_sum(wanted_log.size()), d_qkv(qkv.size()), d_table(table.size()), d_gates(gates.size());
   const std::size_t needed = sotto::cpu::attention_scratch<padded>(shape.longest());
-  sotto::cpu::Workspace workspace;
-  float* const scratch = workspace.take(needed + 1);
-  for (std::size_t i = 0; i <= needed; ++i) scratch[i] = std::numeric_limits<float>::quiet_NaN();
+  Floats memory(needed);
+  float* const scratch = memory.begin;
   for (std::size_t i = 0; i < table.size(); ++i) d_table.begin[i] = 0;
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(Width)));
   const auto gate_view = [&](Floats& a) {
@@ -272,14 +271,14 @@ void check(char const* name, std::vector<int> const& lengths, int heads) {
   };
   sotto::cpu::attention<Policy, padded>(lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin,
                                         gate_view(gates_f), view(out, columns),
-                                        view(log_sum, heads), workspace);
+                                        view(log_sum, heads), scratch);
   CHECK(distance(out, wanted) < 2e-6);
   CHECK(distance(log_sum, wanted_log) < 2e-6);
   const auto back = [&](Floats& to) {
     sotto::cpu::attention_back<Policy, padded>(
         lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin, gate_view(gates_f),
         view(out, columns), view(d_out_f, columns), view(log_sum, heads), view(to, 3 * columns),
-        Policy::table(heads) > 0 ? d_table.begin : nullptr, gate_view(d_gates), workspace);
+        Policy::table(heads) > 0 ? d_table.begin : nullptr, gate_view(d_gates), scratch);
   };
   back(d_qkv);
   CHECK(distance(d_qkv, wanted_back.qkv) < 4e-6);
@@ -346,7 +345,8 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
   const std::vector<int> offsets{0, length};
   Floats qkv(static_cast<std::size_t>(length) * 24), out(static_cast<std::size_t>(length) * 8),
       log_sum(static_cast<std::size_t>(length));
-  sotto::cpu::Workspace workspace;
+  Floats memory(sotto::cpu::attention_scratch<8>(length));
+  float* const scratch = memory.begin;
   for (int i = 0; i < length; ++i)
     for (int c = 0; c < 8; ++c) {
       qkv.begin[index(i, 24, c)] = 100;
@@ -357,7 +357,7 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
                        length,         nullptr, nullptr, 0, nullptr};
   sotto::cpu::attention<Full, 8>(lane, 1, 1, Matrix<float const>{qkv.begin, length, 24, 24},
                                  nullptr, {}, {out.begin, length, 8, 8},
-                                 {log_sum.begin, length, 1, 1}, workspace);
+                                 {log_sum.begin, length, 1, 1}, scratch);
   for (std::size_t i = 0; i < out.size; ++i) CHECK(out.begin[i] == doctest::Approx(length - 1));
   CHECK(log_sum.begin[0] == doctest::Approx(800.0 * (length - 1)));
 }

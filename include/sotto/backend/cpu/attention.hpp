@@ -8,7 +8,6 @@
 
 #include <sotto/attention/policy.hpp>
 #include <sotto/backend/cpu/detail/attention_tiles.hpp>
-#include <sotto/backend/cpu/product.hpp>
 #include <sotto/backend/cpu/simd.hpp>
 #include <sotto/config.hpp>
 #include <sotto/core/views.hpp>
@@ -250,7 +249,7 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
 
 namespace sotto::cpu::inline SOTTO_ABI {
 
-/// Floats that attention() and attention_back() take from their workspace for sequences of up to
+/// Floats that attention() and attention_back() need as scratch for sequences of up to
 /// `longest` rows.
 template <int HeadWidth>
 constexpr std::size_t attention_scratch(int longest) {
@@ -269,13 +268,13 @@ constexpr std::size_t attention_scratch(int longest) {
 /// 128. qkv: [rows, 3 heads HeadWidth], all heads of q, then of k, then of v. scale: what q·k is
 /// multiplied by, 1/sqrt(true head width). table: [Policy::table(heads)], or null. gates: [rows,
 /// heads], or {} if Policy has none. out: [rows, heads HeadWidth]. log_sum: [rows, heads], the
-/// logarithm of the softmax's denominator (0 where a query sees no key).
+/// logarithm of the softmax's denominator (0 where a query sees no key). scratch:
+/// [attention_scratch<HeadWidth>(lane.longest)], at a multiple of 64 bytes.
 template <class Policy, int HeadWidth>
 void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv,
                float const* table, Matrix<float const> gates, Matrix<float> out,
-               Matrix<float> log_sum, Workspace& workspace) {
+               Matrix<float> log_sum, float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
-  float* const scratch = workspace.take(attention_scratch<HeadWidth>(lane.longest));
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
@@ -303,9 +302,8 @@ template <class Policy, int HeadWidth>
 void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv,
                     float const* table, Matrix<float const> gates, Matrix<float const> out,
                     Matrix<float const> d_out, Matrix<float const> log_sum, Matrix<float> d_qkv,
-                    float* d_table, Matrix<float> d_gates, Workspace& workspace) {
+                    float* d_table, Matrix<float> d_gates, float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
-  float* const scratch = workspace.take(attention_scratch<HeadWidth>(lane.longest));
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
