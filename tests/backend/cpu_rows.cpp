@@ -176,7 +176,9 @@ TEST_CASE(
     "norm") {
   for (int columns : {1, 5, 16, 35, 67}) {
     Table x(3, columns, 1), y(3, columns, 2), dy(3, columns, 3), dx(3, columns, 4);
-    for (int j = 0; j < columns; ++j) x.at(1, j) *= 1e-12f;
+    double square = 0;  // row 1 gets half the smallest norm: a projection would show there
+    for (int j = 0; j < columns; ++j) square += x(1, j) * x(1, j);
+    for (int j = 0; j < columns; ++j) x.at(1, j) *= static_cast<float>(5e-9 / std::sqrt(square));
     std::vector<float> inverse(3);
     cpu::normalise_rows(x.view(), y.view(), {inverse.data(), 3});
     cpu::normalise_rows_back(dy.view(), y.view(), {inverse.data(), 3}, dx.view());
@@ -184,13 +186,13 @@ TEST_CASE(
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < columns; ++j) {
         auto loss = [&](double h) {
-          double square = 0, dot = 0;
+          double sum = 0, dot = 0;
           for (int k = 0; k < columns; ++k) {
             const double number = x(i, k) + (k == j ? h : 0);
-            square += number * number;
+            sum += number * number;
             dot += number * dy(i, k);
           }
-          return dot / std::max(std::sqrt(square), 1e-8);
+          return dot / std::max(std::sqrt(sum), 1e-8);
         };
         const double h = i == 1 ? 1e-13 : 1e-5;
         const double slope = (loss(h) - loss(-h)) / (2 * h);
