@@ -72,7 +72,15 @@ class ThreadPool final : public Executor {
   void run(int tasks, FunctionRef<void(int)> task) override {
     if (tasks <= 0) return;
     if (team_.empty() || tasks == 1) {
-      for (int i = 0; i < tasks; ++i) task(i);
+      std::exception_ptr failure;
+      for (int i = 0; i < tasks; ++i) {
+        try {
+          task(i);
+        } catch (...) {
+          if (!failure) failure = std::current_exception();
+        }
+      }
+      if (failure) std::rethrow_exception(failure);
       return;
     }
     {
