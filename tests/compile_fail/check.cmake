@@ -1,3 +1,5 @@
+cmake_minimum_required(VERSION 3.25)
+
 # cmake -D SOURCE=file.cpp -P check.cmake -- compiler flags…
 #
 # A file that must not compile says `// expect: sentence`: the first error must hold the sentence and
