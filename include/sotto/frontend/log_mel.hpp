@@ -138,6 +138,11 @@ struct LogMel {
     }
   };
 
+  /// Features before normalisation: what corpus statistics are made of.
+  using Raw = LogMel<Bands, Stack, Normalisation::none>;
+  /// Whether Parameters must be filled from a corpus before anything is computed.
+  static constexpr bool needs_corpus = Normalise == Normalisation::corpus;
+
   /// One object a thread; it allocates nothing after construction.
   class Extractor {
    public:
@@ -176,6 +181,13 @@ struct LogMel {
           float* frame = out.row(i) + s * Bands;
           for (std::size_t b = 0; b < Bands; ++b) frame[b] = (frame[b] - mean_[b]) * factor_[b];
         }
+    }
+
+    /// Takes what it needs from the parameters.
+    template <class P> void configure(P const& parameters) {
+      if constexpr (needs_corpus)
+        corpus_statistics({parameters.mean.begin, static_cast<std::size_t>(Bands)},
+                          {parameters.deviation.begin, static_cast<std::size_t>(Bands)});
     }
 
    private:

@@ -94,9 +94,13 @@ template <class Model, class B = Cpu<float>> class EncoderFeatures final : publi
     const auto master = Net::template carve_parameters<float const>(state->values.template as<float const>());
     for (int part = 0; part < Net::prepare_parts; ++part)
       Net::prepare(backend_, master, state->weights, part);
+    extractor_.configure(master.frontend);
     state_ = std::move(state);
   }
-  explicit EncoderFeatures(std::shared_ptr<State const> state) : state_(std::move(state)) {}
+  explicit EncoderFeatures(std::shared_ptr<State const> state) : state_(std::move(state)) {
+    extractor_.configure(
+        Net::template carve_parameters<float const>(state_->values.template as<float const>()).frontend);
+  }
 
   // Rows [first, first + rows) of features_, as one sequence, into the same rows of layers.
   void encode(int first, int rows, std::vector<std::vector<float>>& layers) const {

@@ -25,7 +25,8 @@ template <class Model> class Batcher {
         augmentation_(options.augmentation), packing_(options.batch.lane_rows, options.slots) {}
 
   LanePacking const& packing() const { return packing_; }
-  typename Frontend::Extractor& extractor() { return extractor_; }
+  /// Gives the front-end what it needs of the model's parameters; before the first batch.
+  template <class P> void configure(P const& parameters) { extractor_.configure(parameters); }
 
   /// purpose: Purpose::mask while training, Purpose::held_out for fixed masks and no augmentation.
   void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) {

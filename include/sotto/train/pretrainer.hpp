@@ -51,13 +51,16 @@ template <class Model, class B> class PretrainerBody {
     const Capacity capacity{batcher_->packing().most_rows(std::max(options_.batch.rows, options_.held_out.rows), longest),
                             longest};
     engine_ = std::make_unique<Engine<Model, B>>(*options_.executor, capacity, options_.slots);
-    if (!division_.evaluated.empty()) batcher_->make(division_.evaluated, 0, Purpose::held_out, held_out_);
-    if (checkpoint)
+    if (checkpoint) {
       restore(*checkpoint);
-    else
+    } else {
       initialise(std::span<ParameterEntry const>(parameter_table<Model>), engine_->values().data(), options_.seed);
+      if constexpr (Model::Frontend::needs_corpus) measure_corpus();
+      spent_ = label_cost_;
+    }
+    batcher_->configure(Net::template carve_parameters<float const>(engine_->values().data()).frontend);
+    if (!division_.evaluated.empty()) batcher_->make(division_.evaluated, 0, Purpose::held_out, held_out_);
     engine_->prepare();
-    spent_ = Flops{checkpoint ? spent_.count : targets_.flops()};
     set_budget();
     began_ = saved_ = Clock::now();
     start_prefetch();
@@ -246,21 +249,49 @@ template <class Model, class B> class PretrainerBody {
     checkpoint_path_ = checkpoint.path();
   }
 
-  void prepare_targets(std::optional<Checkpoint> const& checkpoint) {
-    const auto tell = [&](Preparation::Phase phase, double done) {
+  void prepare_targets([[maybe_unused]] std::optional<Checkpoint> const& checkpoint) {
+    [[maybe_unused]] const auto tell = [&](Preparation::Phase phase, double done) {
       if (options_.on_preparation) options_.on_preparation({phase, done});
     };
-    if (Targets::classes == 0) return;
-    if (checkpoint) {
-      targets_.restore(checkpoint->floats("targets.state"));
-    } else {
-      tell(Preparation::Phase::clusters, 0);
-      targets_.fit(source_, division_.train, options_.objective.targets, options_.seed, *options_.executor);
+    if constexpr (Targets::classes > 0) {
+      if (checkpoint) {
+        targets_.restore(checkpoint->floats("targets.state"));
+      } else {
+        tell(Preparation::Phase::clusters, 0);
+        targets_.fit(source_, division_.train, options_.objective.targets, options_.seed, *options_.executor);
+      }
+      tell(Preparation::Phase::labels, 0);
+      targets_.label(source_, *options_.executor);
+      tell(Preparation::Phase::labels, 1);
+      if (!checkpoint) label_cost_ = {targets_.flops()};
     }
-    tell(Preparation::Phase::labels, 0);
-    targets_.label(source_, *options_.executor);
-    tell(Preparation::Phase::labels, 1);
-    if (!checkpoint) label_cost_ = {targets_.flops()};
+  }
+  /// Mean and deviation of the training speech, into the parameters; billed with the labels.
+  void measure_corpus() {
+    using Raw = typename Model::Frontend::Raw;
+    constexpr int parts = 16;  // fixed, and merged in order: the same bits on any number of threads
+    std::vector<frontend::CorpusStatistics> statistics(parts, frontend::CorpusStatistics(Raw::bands));
+    std::vector<std::uint64_t> flops(parts, 0);
+    options_.executor->run(parts, [&](int part) {
+      typename Raw::Extractor extractor;
+      std::vector<float> samples, features;
+      for (std::size_t i = static_cast<std::size_t>(part); i < division_.train.size(); i += parts) {
+        const std::uint32_t utterance = division_.train[i];
+        const int frames = Raw::frames(source_.samples(utterance));
+        samples.resize(static_cast<std::size_t>(source_.samples(utterance)));
+        source_.read(utterance, 0, samples);
+        features.resize(static_cast<std::size_t>(frames) * Raw::features);
+        const Matrix<float> out{features.data(), frames, Raw::features, Raw::features};
+        extractor.compute(std::span<float const>(samples).first(static_cast<std::size_t>(Raw::samples_for(frames))), out);
+        statistics[static_cast<std::size_t>(part)].add(out);
+        flops[static_cast<std::size_t>(part)] += Raw::flops(frames);
+      }
+    });
+    for (int part = 1; part < parts; ++part) statistics[0].merge(statistics[static_cast<std::size_t>(part)]);
+    const auto parameters = Net::template carve_parameters<float>(engine_->values().data()).frontend;
+    std::ranges::copy(statistics[0].mean(), parameters.mean.begin);
+    std::ranges::copy(statistics[0].deviation(), parameters.deviation.begin);
+    for (const std::uint64_t n : flops) label_cost_ += Flops{n};
   }
   void make_sampler(int crop) {
     std::vector<std::int32_t> frames;
