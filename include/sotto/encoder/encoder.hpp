@@ -118,7 +118,8 @@ template <class C, class B> struct Encoder {
     Linear<B, width, features>::forward(b, x, w.projection, a.projected);
     if (noise.dropout > 0) b.dropout(lane, noise, 0, a.projected);
   }
-  /// From a.projected to a.output. hidden(i), 0 <= i <= depth: what Hugging Face calls hidden_states[i].
+  /// From a.projected to a.output. hidden(i), 0 <= i <= depth: Hugging Face's hidden_states[i], but that the last is
+  /// always the output: in a pre-norm encoder, after the final norm.
   static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, Activations& a) {
     Position::forward(b, w.position, lane, a.projected, a.position, a.positioned);
     if constexpr (C::pre_norm)
