@@ -106,6 +106,22 @@ TEST_CASE("a fit is the same to the bit on one thread and on three, and another 
   CHECK(fit_kmeans(view(x, 13), options, 6, one).centroids != a.centroids);
 }
 
+TEST_CASE("an iteration over doubles is the same to the bit on any number of threads") {
+  sotto::Random random(4, sotto::Purpose::user);
+  std::vector<double> x(5 * 20000);
+  for (double& v : x) v = random.normal();
+  const std::vector<double> start(x.begin(), x.begin() + 5 * 30);
+  ThreadPool one(1), three(3);
+  auto a = start, b = start;
+  const double first =
+      sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {a.data(), 30, 5, 5}, one);
+  const double second =
+      sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {b.data(), 30, 5, 5}, three);
+  CHECK(first == second);
+  CHECK(a == b);
+  CHECK(a != start);
+}
+
 TEST_CASE("mini-batches end where Lloyd's iterations over everything do, within a few percent") {
   const auto x = clouds(30000, 13, 64, 8);
   KmeansOptions mini, full;
@@ -136,6 +152,23 @@ TEST_CASE("no cluster is left empty, even where almost all frames are one silenc
   const auto exact = fit_kmeans(view(x, 2), options, 3, pool);
   CHECK(exact.inertia == doctest::Approx(0));
   CHECK(used(x, exact).size() == 31);
+}
+
+TEST_CASE("a centroid that lost its last frame goes where frames are farthest from all others") {
+  const std::vector<float> x{0, 1, 10, 11, 50, 0};
+  std::vector<float const*> rows;
+  for (float const& v : x) rows.push_back(&v);
+  const sotto::detail::FrameBlocks blocks(rows, 1);
+  std::vector<float> centroids{.5f, -1000, 10.5f, -1000};
+  const Matrix<float> places{centroids.data(), 4, 1, 1};
+  CHECK(sotto::detail::place_idle(blocks, rows, places, {3, 0, 2, 0}) == 4);
+  CHECK(centroids[1] == 50);  // then the rest lie half a unit from a centroid: the first of them
+  CHECK(centroids[3] == 0);
+  CHECK(sotto::detail::place_idle(blocks, rows, places, {3, 1, 2, 1}) == 0);
+
+  std::vector<float> all{0, 1, 10, 11, 50, -7};
+  sotto::detail::place_idle(blocks, rows, {all.data(), 6, 1, 1}, {2, 1, 1, 1, 1, 0});
+  CHECK(all[5] == -7);  // no frame is left that is no centroid
 }
 
 TEST_CASE("what cannot be clustered is refused in a sentence") {

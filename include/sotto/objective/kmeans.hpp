@@ -307,30 +307,10 @@ class KmeansFit {
     }
   }
 
-  /// Centroids without frames go where the sample is farthest from all others.
   void reseed(std::vector<float>& centroids, std::vector<std::int64_t> const& weight) {
-    if (std::find(weight.begin(), weight.end(), 0) == weight.end()) return;
-    const auto width = static_cast<std::size_t>(frames_.columns);
-    std::vector<float> distance(sample_.size(), std::numeric_limits<float>::infinity());
-    const auto approach = [&](std::size_t k) {
-      float to[FrameBlocks::block];
-      for (std::size_t b = 0, i = 0; b < blocks_->blocks(); ++b) {
-        blocks_->distances(b, centroids.data() + k * width, to);
-        for (std::size_t j = 0; j < FrameBlocks::block && i < distance.size(); ++i, ++j)
-          distance[i] = std::min(distance[i], to[j]);
-      }
-      flops_ += 2 * sample_.size() * width;
-    };
-    for (std::size_t k = 0; k < weight.size(); ++k)
-      if (weight[k] > 0) approach(k);
-    for (std::size_t k = 0; k < weight.size(); ++k) {
-      if (weight[k] > 0) continue;
-      const auto farthest = std::max_element(distance.begin(), distance.end());
-      if (!(*farthest > 0)) return;  // every frame of the sample is a centroid already
-      float const* row = sample_[static_cast<std::size_t>(farthest - distance.begin())];
-      std::copy(row, row + width, centroids.begin() + static_cast<std::ptrdiff_t>(k * width));
-      approach(k);
-    }
+    const std::size_t asked = place_idle(*blocks_, sample_, view(centroids), weight);
+    flops_ += 2 * static_cast<std::uint64_t>(asked) * sample_.size() *
+              static_cast<std::uint64_t>(frames_.columns);
   }
 
   Matrix<float const> frames_;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -116,5 +117,35 @@ class LloydPass {
   NearestCentroid<Scalar> nearest_;
   std::vector<Slot> slots_;
 };
+
+/// Centroids of no weight go, one after another, to the row that is farthest from all others; where
+/// every row is a centroid already they stay. blocks: of rows. Returns how many centroids were
+/// compared with all rows.
+inline std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows,
+                              Matrix<float> centroids, std::vector<std::int64_t> const& weight) {
+  if (std::find(weight.begin(), weight.end(), 0) == weight.end()) return 0;
+  std::size_t compared = 0;
+  std::vector<float> distance(rows.size(), std::numeric_limits<float>::infinity());
+  const auto approach = [&](float const* centroid) {
+    float to[FrameBlocks::block];
+    for (std::size_t b = 0, i = 0; b < blocks.blocks(); ++b) {
+      blocks.distances(b, centroid, to);
+      for (std::size_t j = 0; j < FrameBlocks::block && i < distance.size(); ++i, ++j)
+        distance[i] = std::min(distance[i], to[j]);
+    }
+    ++compared;
+  };
+  for (int k = 0; k < centroids.rows; ++k)
+    if (weight[static_cast<std::size_t>(k)] > 0) approach(centroids.row(k));
+  for (int k = 0; k < centroids.rows; ++k) {
+    if (weight[static_cast<std::size_t>(k)] > 0) continue;
+    const auto farthest = std::max_element(distance.begin(), distance.end());
+    if (!(*farthest > 0)) break;
+    float const* row = rows[static_cast<std::size_t>(farthest - distance.begin())];
+    std::copy(row, row + centroids.columns, centroids.row(k));
+    approach(centroids.row(k));
+  }
+  return compared;
+}
 
 }  // namespace sotto::detail::inline SOTTO_ABI
