@@ -47,6 +47,13 @@ struct PackedLane {
     unmasked.clear();
     targets.clear();
   }
+  /// Room for the most that a lane can get, so that filling it again allocates nothing.
+  void reserve(int rows, int width) {
+    const auto n = static_cast<std::size_t>(rows);
+    offsets.reserve(n + 1);
+    for (auto* part : {&utterances, &starts, &masked, &unmasked, &targets}) part->reserve(n);
+    if (features.size() < n * static_cast<std::size_t>(width)) features.resize(n * static_cast<std::size_t>(width));
+  }
 };
 
 /// What one optimiser step sees. Its buffers are kept from batch to batch.
@@ -57,7 +64,7 @@ struct Batch {
   std::uint32_t cursor = 0;  ///< the step it is for
   std::int64_t rows = 0, masked = 0;
   double audio_seconds = 0;
-  std::vector<PackedLane> lanes;
+  std::vector<PackedLane> lanes;  ///< those after the last used one are empty
 };
 
 /// How crops are dealt to lanes: longest first, each to the lane with the fewest rows so far.

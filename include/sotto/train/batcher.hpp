@@ -25,6 +25,14 @@ template <class Model> class Batcher {
         augmentation_(options.augmentation), packing_(options.batch.lane_rows, options.slots) {}
 
   LanePacking const& packing() const { return packing_; }
+  /// The most rows of a lane and of a batch: buffers are made for them once.
+  void reserve(int lane_rows, int batch_rows) {
+    lane_capacity_ = lane_rows;
+    lengths_.reserve(static_cast<std::size_t>(batch_rows));
+    order_.reserve(static_cast<std::size_t>(batch_rows));
+    lane_of_.reserve(static_cast<std::size_t>(batch_rows));
+    labels_.reserve(static_cast<std::size_t>(lane_rows));
+  }
   /// Gives the front-end what it needs of the model's parameters; before the first batch.
   template <class P> void configure(P const& parameters) { extractor_.configure(parameters); }
 
@@ -41,7 +49,10 @@ template <class Model> class Batcher {
     batch.audio_seconds = static_cast<double>(batch.rows) * Frontend::hop / 16000;
     packing_.deal(lengths_, order_, lane_of_);
     const int lanes = packing_.lanes(batch.rows, crops.size());
-    batch.lanes.resize(static_cast<std::size_t>(lanes));
+    if (batch.lanes.size() < static_cast<std::size_t>(lanes)) {
+      batch.lanes.resize(static_cast<std::size_t>(lanes));
+      for (auto& lane : batch.lanes) lane.reserve(lane_capacity_, Frontend::features);
+    }
     for (auto& lane : batch.lanes) lane.clear();
     for (const int index : order_) {
       Crop const& crop = crops[static_cast<std::size_t>(index)];
@@ -107,6 +118,7 @@ template <class Model> class Batcher {
   SpanMasker masker_;
   std::vector<int> lengths_, order_, lane_of_, labels_;
   std::vector<float> samples_;
+  int lane_capacity_ = 0;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -55,7 +55,7 @@ template <class Model, class B> class Engine {
 
   Engine(Executor& executor, Capacity capacity, int slots)
       : executor_(executor), capacity_(capacity), values_(size * sizeof(R)), first_(size * sizeof(R)),
-        second_(size * sizeof(R)), prepared_(Net::weight_bytes()), lane_results_(64) {
+        second_(size * sizeof(R)), prepared_(Net::weight_bytes()), lane_results_(256) {
     for (int i = 0; i < slots; ++i) gradients_.emplace_back(size * sizeof(R));
     for (int i = 0; i < std::min(slots, executor.concurrency()); ++i) {
       workers_.push_back(std::make_unique<Worker>(Net::activation_bytes(capacity)));
@@ -198,6 +198,7 @@ template <class Model, class B> class Engine {
         auto activations = Net::resized(worker.arena.begin(), {lane.rows, lane.longest});
         LaneResult& result = lane_results_[static_cast<std::size_t>(i)];
         result = {};
+        if (lane.rows == 0) continue;
         if constexpr (classes > 0) result.measures.histogram = worker.histogram.data();
         Net::forward(worker.backend, weights_, lane, noise, options, scope, x, activations, result.measures);
         if (spread != nullptr) worker.backend.spread(activations.encoder.output, result.spread);
@@ -208,15 +209,17 @@ template <class Model, class B> class Engine {
     });
     if (with_gradients) reduce();
     BatchMeasures out;
-    double correct = 0, predicted = 0, widths = 0;
+    double correct = 0, predicted = 0, widths = 0, weights = 0;
     for (int i = 0; i < lanes; ++i) {
       LaneResult const& result = lane_results_[static_cast<std::size_t>(i)];
       out.loss += static_cast<double>(result.measures.loss);
       correct += result.measures.correct;
       predicted += result.measures.predicted;
-      widths += static_cast<double>(result.spread) / lanes;
+      const auto rows = static_cast<double>(batch.lanes[static_cast<std::size_t>(i)].rows());
+      widths += rows * static_cast<double>(result.spread);
+      weights += rows;
     }
-    if (spread != nullptr) *spread = widths;
+    if (spread != nullptr) *spread = weights > 0 ? widths / weights : 0;
     out.masked_accuracy = predicted > 0 ? correct / predicted : 0;
     if constexpr (classes > 0) {
       out.code_perplexity = perplexity(histogram);

@@ -50,6 +50,7 @@ template <class Model, class B> class PretrainerBody {
     for (Crop const& c : division_.evaluated) longest = std::max(longest, c.frames);
     const Capacity capacity{batcher_->packing().most_rows(std::max(options_.batch.rows, options_.held_out.rows), longest),
                             longest};
+    batcher_->reserve(capacity.rows, std::max(options_.batch.rows, options_.held_out.rows));
     engine_ = std::make_unique<Engine<Model, B>>(*options_.executor, capacity, options_.slots);
     if (checkpoint) {
       restore(*checkpoint);
@@ -301,8 +302,10 @@ template <class Model, class B> class PretrainerBody {
         SamplerOptions{.rows = options_.batch.rows, .crop = crop, .hop = Model::Frontend::hop}, options_.seed);
   }
   void start_prefetch() {
+    Sampler::Plan plan;
+    plan.crops.reserve(static_cast<std::size_t>(options_.batch.rows));
     const auto make = [this, cursor = static_cast<std::uint32_t>(steps_), position = position_,
-                       plan = Sampler::Plan{}](Batch& batch) mutable {
+                       plan = std::move(plan)](Batch& batch) mutable {
       sampler_->plan(position, plan);
       batch.position = position;
       batch.next = position = plan.next;
