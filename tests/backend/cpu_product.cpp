@@ -1,0 +1,322 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <vector>
+
+#include <sotto/backend/cpu/product.hpp>
+#include <sotto/core/philox.hpp>
+
+using namespace sotto;
+
+namespace {
+
+constexpr float guard = -54321.f;
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+// [rows, columns] inside memory that is guarded before, between the rows and after.
+struct Table {
+  int rows, columns, stride;
+  std::vector<float> memory;
+  Table(int rows_, int columns_, std::uint64_t seed, int gap = 3)
+      : rows(rows_),
+        columns(columns_),
+        stride(columns_ + gap),
+        memory(static_cast<std::size_t>(rows_ * (columns_ + gap) + 16), guard) {
+    Random random(seed, Purpose::user);
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < columns; ++j) view().row(i)[j] = static_cast<float>(random.normal());
+  }
+  Matrix<float> view() { return {memory.data() + 8, rows, columns, stride}; }
+  double operator()(int i, int j) const {
+    return static_cast<double>(memory[static_cast<std::size_t>(8 + i * stride + j)]);
+  }
+  bool guarded() const {
+    std::vector<char> inside(memory.size());
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < columns; ++j) inside[static_cast<std::size_t>(8 + i * stride + j)] = 1;
+    for (std::size_t i = 0; i < memory.size(); ++i)
+      if (!inside[i] && memory[i] != guard) return false;
+    return true;
+  }
+};
+
+std::vector<float> panels_of(Table& b) {
+  std::vector<float> panels(cpu::panels_size(b.rows, b.columns), std::nanf(""));
+  cpu::pack(b.view().begin, b.rows, b.columns, b.stride, 1, panels.data());
+  return panels;
+}
+
+double gelu_of(double x) { return .5 * x * (1 + std::erf(x / std::sqrt(2.))); }
+double slope_of(double x) {
+  return .5 * (1 + std::erf(x / std::sqrt(2.))) +
+         x * std::exp(-.5 * x * x) / std::sqrt(2 * 3.141592653589793);
+}
+
+// What rounding may cost in a sum of k terms of size 1; a term too many or too few costs about 1.
+double rounding(int k) { return 2e-7 * (20 + k); }
+
+// Every epilogue of one shape against plain loops.
+void check_shape(int m, int n, int k) {
+  CAPTURE(m);
+  CAPTURE(n);
+  CAPTURE(k);
+  Table a(m, k, 1), b(k, n, 2), other(m, n, 3), bias(1, n, 4), start(m, n, 5);
+  const std::vector<float> panels = panels_of(b);
+  const cpu::Panels packed{panels.data(), k, n};
+  std::vector<double> wanted(static_cast<std::size_t>(m) * static_cast<std::size_t>(n));
+  for (int i = 0; i < m; ++i)
+    for (int p = 0; p < k; ++p)
+      for (int j = 0; j < n; ++j) wanted[static_cast<std::size_t>(i * n + j)] += a(i, p) * b(p, j);
+  const double tolerance = rounding(k);
+
+  using Kind = cpu::Epilogue::Kind;
+  for (const Kind kind : {Kind::store, Kind::gelu, Kind::add, Kind::gelu_slope, Kind::accumulate})
+    for (const bool with_bias : {false, true}) {
+      if (with_bias && (kind == Kind::gelu_slope || kind == Kind::accumulate)) continue;
+      CAPTURE(static_cast<int>(kind));
+      CAPTURE(with_bias);
+      Table c(m, n, 6), before(m, n, 7);
+      if (kind != Kind::accumulate)
+        for (int i = 0; i < m; ++i) std::fill_n(c.view().row(i), n, std::nanf(""));
+      else
+        c = start;
+      cpu::product(a.view(), packed,
+                   {kind, with_bias ? bias.view().begin : nullptr, other.view(), before.view()},
+                   c.view());
+      double worst = 0, worst_before = 0;
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+          double y = wanted[static_cast<std::size_t>(i * n + j)] + (with_bias ? bias(0, j) : 0);
+          if (kind == Kind::gelu) {
+            const double error = std::abs(before(i, j) - y);
+            worst_before = error <= worst_before ? worst_before : error;
+            y = gelu_of(y);
+          }
+          if (kind == Kind::add) y += other(i, j);
+          if (kind == Kind::gelu_slope) y *= slope_of(other(i, j));
+          if (kind == Kind::accumulate) y += start(i, j);
+          const double error = std::abs(c(i, j) - y);
+          worst = error <= worst ? worst : std::isnan(error) ? 1e30 : error;
+        }
+      CHECK(worst <= tolerance);
+      CHECK(worst_before <= tolerance);
+      CHECK(c.guarded());
+      CHECK(before.guarded());
+    }
+}
+
+}  // namespace
+
+TEST_CASE("a product is right for every remainder of rows and columns") {
+  for (int m = 1; m <= 31; ++m)
+    for (const int n : {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 36, 48, 63, 64, 65, 70}) {
+      check_shape(m, n, (m * 7 + n * 5) % 70 + 1);
+    }
+}
+
+TEST_CASE("a product is right for every small depth") {
+  for (int k = 1; k <= 40; ++k) check_shape(15, 37, k);
+}
+
+TEST_CASE("a product is right where its depth and its columns are cut into blocks") {
+  check_shape(45, 70, 511);
+  check_shape(45, 70, 513);
+  check_shape(30, 600, 1025);
+  check_shape(17, 1100, 300);
+  check_shape(29, 100, 3072);
+}
+
+TEST_CASE("nothing to multiply writes nothing") {
+  Table a(1, 5, 1), b(5, 9, 2), c(1, 9, 3);
+  const Table as_it_was = c;
+  const std::vector<float> panels = panels_of(b);
+  cpu::product(a.view().slice_rows(0, 0), {panels.data(), 5, 9}, {}, c.view().slice_rows(0, 0));
+  CHECK(c.memory == as_it_was.memory);
+}
+
+TEST_CASE("rows that overlap multiply as if they were copied apart") {
+  const int hop = 5, k = 23, m = 40, n = 19;
+  Table line(1, hop * (m - 1) + k, 1, 0), b(k, n, 2), c(m, n, 3);
+  const std::vector<float> panels = panels_of(b);
+  cpu::product({line.view().begin, m, k, hop}, {panels.data(), k, n}, {}, c.view());
+  double worst = 0;
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < n; ++j) {
+      double y = 0;
+      for (int p = 0; p < k; ++p) y += line(0, i * hop + p) * b(p, j);
+      worst = std::max(worst, std::abs(y - c(i, j)));
+    }
+  CHECK(worst < 1e-5);
+  CHECK(c.guarded());
+}
+
+TEST_CASE("a weight and its transpose pack into the same panels") {
+  for (const int k : {1, 7, 8, 9, 40})
+    for (const int n : {1, 15, 16, 33, 70}) {
+      Table b(k, n, 1), transposed(n, k, 2);
+      for (int p = 0; p < k; ++p)
+        for (int j = 0; j < n; ++j) transposed.view().row(j)[p] = b.view().row(p)[j];
+      const std::vector<float> one = panels_of(b);
+      std::vector<float> other(one.size(), std::nanf(""));
+      cpu::pack(transposed.view().begin, k, n, 1, transposed.stride, other.data());
+      CHECK(one == other);
+    }
+}
+
+TEST_CASE("rows are bitwise the same wherever the tile begins") {
+  // a packed lane puts the same sequence at any row: resume and threads rely on equal bits
+  const int k = 600, n = 50, m = 60;
+  Table a(m, k, 1), b(k, n, 2), whole(m, n, 3);
+  const std::vector<float> panels = panels_of(b);
+  const cpu::Epilogue gelu{cpu::Epilogue::Kind::gelu, nullptr, {}, {}};
+  Table before(m, n, 4), other_before(m, n, 4);
+  cpu::Epilogue e = gelu;
+  e.before = before.view();
+  cpu::product(a.view(), {panels.data(), k, n}, e, whole.view());
+  for (int first = 0; first < 20; ++first) {
+    Table part(m, n, 5);
+    e.before = other_before.view();
+    cpu::product(a.view().slice_rows(first, m - first), {panels.data(), k, n}, e, part.view());
+    bool same = true;
+    for (int i = first; i < m; ++i)
+      for (int j = 0; j < n; ++j) same = same && whole(i, j) == part(i - first, j);
+    CHECK(same);
+  }
+}
+
+TEST_CASE("the weight gradient adds dy^T x for any shape") {
+  cpu::Workspace workspace;
+  const auto check = [&](int rows, int out, int in, int hop) {
+    CAPTURE(rows);
+    CAPTURE(out);
+    CAPTURE(in);
+    CAPTURE(hop);
+    Table dy(rows, out, 1), line(1, std::max(0, rows - 1) * hop + in, 2, 0), dw(out, in, 3);
+    const Table start = dw;
+    cpu::weight_gradient(dy.view(), {line.view().begin, rows, in, hop}, dw.view(), workspace);
+    double worst = 0;
+    for (int o = 0; o < out; ++o)
+      for (int i = 0; i < in; ++i) {
+        double sum = start(o, i);
+        for (int t = 0; t < rows; ++t) sum += dy(t, o) * line(0, t * hop + i);
+        const double error = std::abs(sum - dw(o, i));
+        worst = error <= worst ? worst : std::isnan(error) ? 1e30 : error;
+      }
+    CHECK(worst <= rounding(rows));
+    CHECK(dw.guarded());
+  };
+  for (int out = 1; out <= 30; ++out)
+    for (const int in : {1, 5, 16, 17, 31, 33, 64, 70})
+      check((out * 11 + in) % 50 + 1, out, in, in + out % 3);
+  check(511, 45, 70, 70);
+  check(1025, 29, 300, 300);
+  check(300, 20, 1100, 1100);
+  check(300, 48, 408, 48);  // a convolution's windows
+}
+
+TEST_CASE("a workspace keeps its memory once it is big enough") {
+  cpu::Workspace workspace;
+  float* const first = workspace.take(1000);
+  CHECK(reinterpret_cast<std::uintptr_t>(first) % 64 == 0);
+  CHECK(workspace.take(10) == first);
+  CHECK(workspace.take(1000) == first);
+}
+
+TEST_CASE("what is not a number stays visible in a product and its GELU") {
+  Table a(3, 4, 1), b(4, 5, 2), c(3, 5, 3), before(3, 5, 4);
+  a.view().row(1)[2] = static_cast<float>(not_a_number);
+  const std::vector<float> panels = panels_of(b);
+  cpu::product(a.view(), {panels.data(), 4, 5},
+               {cpu::Epilogue::Kind::gelu, nullptr, {}, before.view()}, c.view());
+  for (int j = 0; j < 5; ++j) {
+    CHECK(std::isnan(c(1, j)));
+    CHECK_FALSE(std::isnan(c(0, j)));
+  }
+}
+
+namespace {
+// f over [low, high]: the worst of |got - wanted| / scale(wanted, x).
+template <class F, class Wanted, class Scale>
+double worst_of(double low, double high, F&& f, Wanted&& wanted, Scale&& scale) {
+  double worst = 0;
+  constexpr int points = 400000;
+  for (int i = 0; i < points; i += cpu::lanes) {
+    float x[cpu::lanes], y[cpu::lanes];
+    for (int l = 0; l < cpu::lanes; ++l)
+      x[l] = static_cast<float>(low + (high - low) * (i + l) / points);
+    cpu::store(y, f(cpu::load(x)));
+    for (int l = 0; l < cpu::lanes; ++l) {
+      const double at = static_cast<double>(x[l]), w = wanted(at);
+      const double error = std::abs(static_cast<double>(y[l]) - w) / scale(w, at);
+      worst = error <= worst ? worst : std::isnan(error) ? 1e30 : error;
+    }
+  }
+  return worst;
+}
+float first_of(cpu::Vec v) {
+  float part[cpu::lanes];
+  cpu::store(part, v);
+  return part[0];
+}
+}  // namespace
+
+TEST_CASE("the vector functions are as exact as promised") {
+  const auto relative = [](double w, double) { return std::abs(w); };
+  const auto absolute = [](double, double) { return 1.; };
+  const auto by_size = [](double, double x) { return std::max(1., std::abs(x)); };
+#ifdef __FMA__
+  constexpr double of_gelu = 2e-7;
+#else
+  constexpr double of_gelu = 2.5e-7;  // each product is rounded too
+#endif
+  CHECK(worst_of(
+            -86.9, 88.6, [](cpu::Vec x) { return cpu::fast_exp(x); },
+            [](double x) { return std::exp(x); }, relative) < 1.5e-7);
+  CHECK(worst_of(
+            -12, 12, [](cpu::Vec x) { return cpu::gelu(x); }, gelu_of, by_size) < of_gelu);
+  CHECK(worst_of(
+            -12, 12, [](cpu::Vec x) { return cpu::gelu_slope(x); }, slope_of, absolute) < 4e-7);
+  CHECK(worst_of(
+            -12, 12, [](cpu::Vec x) { return cpu::fast_tanh(x); },
+            [](double x) { return std::tanh(x); }, absolute) < 4e-7);
+}
+
+TEST_CASE("the vector functions know their limits") {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  CHECK(first_of(cpu::fast_exp(cpu::splat(0))) == 1);
+  CHECK(first_of(cpu::fast_exp(cpu::splat(-infinity))) == 0);
+  CHECK(first_of(cpu::fast_exp(cpu::splat(-1000))) == 0);
+  CHECK(first_of(cpu::fast_exp(cpu::splat(infinity))) == infinity);
+  CHECK(first_of(cpu::fast_exp(cpu::splat(89))) == infinity);
+  CHECK(std::isnan(first_of(cpu::fast_exp(cpu::splat(static_cast<float>(not_a_number))))));
+  CHECK(first_of(cpu::gelu(cpu::splat(0))) == 0);
+  CHECK(first_of(cpu::gelu(cpu::splat(50))) == 50);
+  CHECK(first_of(cpu::gelu(cpu::splat(-50))) == 0);
+  CHECK(first_of(cpu::gelu_slope(cpu::splat(1e20f))) == 1);
+  CHECK(first_of(cpu::gelu_slope(cpu::splat(-1e20f))) == 0);
+  CHECK(first_of(cpu::fast_tanh(cpu::splat(100))) == 1);
+  CHECK(first_of(cpu::fast_tanh(cpu::splat(-100))) == -1);
+}
+
+TEST_CASE("parts of a vector touch nothing beyond") {
+  std::vector<float> from(cpu::lanes + 2), to(cpu::lanes + 2, guard);
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<float>(i + 1);
+  for (int n = 0; n <= cpu::lanes; ++n) {
+    // exactly n floats, so that a sanitizer sees one more
+    const std::vector<float> exact(from.begin(), from.begin() + n);
+    const cpu::Vec v = cpu::load_part(exact.data(), n);
+    float all[cpu::lanes];
+    cpu::store(all, v);
+    for (int i = 0; i < cpu::lanes; ++i) CHECK(all[i] == (i < n ? static_cast<float>(i + 1) : 0));
+    std::fill(to.begin(), to.end(), guard);
+    cpu::store_part(to.data() + 1, v, n);
+    CHECK(to[0] == guard);
+    for (int i = 0; i < n; ++i)
+      CHECK(to[static_cast<std::size_t>(i + 1)] == static_cast<float>(i + 1));
+    CHECK(to[static_cast<std::size_t>(n + 1)] == guard);
+  }
+}
