@@ -42,11 +42,11 @@ template <class Model, class B> class PretrainerBody {
     division_ = Division::of(source_, options_.held_out, options_.exclude_test_split, options_.seed, crop,
                              [&](std::size_t i) { return Model::Frontend::frames(source_.samples(i)); });
     prepare_targets(checkpoint);
-    make_sampler(crop);
-    batcher_ = std::make_unique<Batcher<Model>>(source_, targets_, options_);
-    int longest = 0;
+    int longest = 0;  // of the crops there will be
     for (const std::uint32_t i : division_.train)
       longest = std::max(longest, std::min(crop, Model::Frontend::frames(source_.samples(i))));
+    make_sampler(longest);
+    batcher_ = std::make_unique<Batcher<Model>>(source_, targets_, options_);
     for (Crop const& c : division_.evaluated) longest = std::max(longest, c.frames);
     const Capacity capacity{batcher_->packing().most_rows(std::max(options_.batch.rows, options_.held_out.rows), longest),
                             longest};
