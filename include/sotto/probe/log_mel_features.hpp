@@ -16,7 +16,7 @@
 namespace sotto::probe::inline SOTTO_ABI {
 
 /// The features that a self-supervised model must beat: log-mel energies, 80 bins of two stacked
-/// 10 ms frames, each of the 160 numbers normalised over the utterance to mean 0 and deviation 1.
+/// 10 ms frames, each bin normalised over the utterance to mean 0 and deviation 1.
 class LogMelFeatures final : public FeatureExtractor {
  public:
   using Frontend = frontend::LogMel<80, 2>;
