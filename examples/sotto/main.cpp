@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
                          "`sotto COMMAND --help` explains a command and all of its options.\n") +
              exit_codes);
   app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as scripts expect
   const CLI::Range positive(1, std::numeric_limits<int>::max()), natural(0, std::numeric_limits<int>::max());
 
   program::PretrainRequest pretrain;

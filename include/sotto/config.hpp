@@ -66,6 +66,8 @@
 
 #define SOTTO_ALWAYS_INLINE inline __attribute__((always_inline))
 #define SOTTO_NOINLINE __attribute__((noinline))
+// What runs seldom is compiled for size: at -O3, most of a compiler's time would go into files and messages.
+#define SOTTO_COLD __attribute__((cold, noinline))
 #ifdef __CUDACC__
 #define SOTTO_HOST_DEVICE __host__ __device__ __forceinline__
 #else

@@ -29,7 +29,9 @@ struct Utterance {
   bool whole = false;  ///< the utterance is the whole file: a fairseq manifest, or a scanned folder
 };
 
-namespace detail {
+}  // namespace sotto::inline SOTTO_ABI
+
+namespace sotto::detail::inline SOTTO_ABI {
 
 /// Takes the first line off text; a carriage return before its end is dropped.
 inline std::string_view take_line(std::string_view& text) {
@@ -171,7 +173,9 @@ inline std::vector<Utterance> parse_table_manifest(std::string_view text, std::s
   return utterances;
 }
 
-}  // namespace detail
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_ABI {
 
 /// Reads a manifest, ours or fairseq's. Ours is tab separated and its first line names the columns:
 /// `path` and `samples` are needed; `start`, `utt`, `speaker`, `split`, `label`, `transcript`,

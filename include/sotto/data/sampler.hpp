@@ -49,7 +49,7 @@ class Sampler {
   /// utterances: indices into the source of those to train on; frames: [utterances.size()] the
   /// frames of each. Throws Error(usage) for options that cannot be and Error(data) if no utterance
   /// is long enough.
-  Sampler(std::vector<std::uint32_t> utterances, std::span<std::int32_t const> frames,
+  SOTTO_COLD Sampler(std::vector<std::uint32_t> utterances, std::span<std::int32_t const> frames,
           SamplerOptions options, std::uint64_t seed)
       : utterances_(std::move(utterances)), options_(options), seed_(seed) {
     if (frames.size() != utterances_.size())

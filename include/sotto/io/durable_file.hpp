@@ -26,7 +26,7 @@ namespace sotto::inline SOTTO_ABI {
 class DurableFile {
  public:
   /// Opens a temporary in the directory of path. Error(file) if that cannot be done.
-  explicit DurableFile(std::filesystem::path path) : path_(std::move(path)) {
+  SOTTO_COLD explicit DurableFile(std::filesystem::path path) : path_(std::move(path)) {
     // A temporary of a crashed process with our number must not stop us, nor be shared with another
     // thread's.
     for (int attempt = 0;; ++attempt) {
@@ -42,7 +42,7 @@ class DurableFile {
   ~DurableFile() { abandon(); }
 
   /// Appends. Error(file) if the disk is full or fails; the temporary is gone then.
-  void write(std::span<std::byte const> bytes) {
+  SOTTO_COLD void write(std::span<std::byte const> bytes) {
     while (!bytes.empty()) {
       // Linux writes at most 2^31 - 4096 bytes a call
       const ssize_t written =
@@ -58,7 +58,7 @@ class DurableFile {
 
   /// Puts the file in its place, on the disk for good. Error(file) if that fails; the old file is
   /// untouched then.
-  void commit() {
+  SOTTO_COLD void commit() {
     if (::fsync(descriptor_) != 0) fail("cannot be written");
     const int descriptor = descriptor_;
     descriptor_ = -1;
@@ -76,7 +76,7 @@ class DurableFile {
   }
 
  private:
-  void abandon() noexcept {
+  SOTTO_COLD void abandon() noexcept {
     if (descriptor_ >= 0) ::close(descriptor_);
     descriptor_ = -1;
     if (!temporary_.empty()) ::unlink(temporary_.c_str());
@@ -100,7 +100,7 @@ class DurableFile {
 };
 
 /// The bytes of a whole file. Error(file) if it cannot be read.
-inline std::vector<std::byte> read_file(std::filesystem::path const& path) {
+inline SOTTO_COLD std::vector<std::byte> read_file(std::filesystem::path const& path) {
   struct Descriptor {
     int number;
     ~Descriptor() {

@@ -83,7 +83,7 @@ class Safetensors {
 
   /// Reads and checks the file. Error(file) with one sentence if it is missing, cut short or breaks
   /// the format.
-  static Safetensors open(std::filesystem::path const& path) {
+  SOTTO_COLD static Safetensors open(std::filesystem::path const& path) {
     return Safetensors(path, std::make_shared<std::vector<std::byte> const>(read_file(path)));
   }
 
@@ -120,7 +120,7 @@ class Safetensors {
     throw Error(ErrorCode::file, sentence, path_);
   }
 
-  void parse() {
+  SOTTO_COLD void parse() {
     const std::span<std::byte const> all(*bytes_);
     if (all.size() < 8)
       fail("it is cut short: a safetensors file begins with eight bytes of header length.");
@@ -221,7 +221,7 @@ class Safetensors {
         fail("it holds tensor \"" + tensors_[i].name + "\" twice.");
   }
 
-  Tensor const& find(std::string_view name) const {
+  SOTTO_COLD Tensor const& find(std::string_view name) const {
     const auto found = index_.find(name);
     if (found == index_.end()) fail("it holds no tensor \"" + std::string(name) + "\".");
     return tensors_[found->second];
@@ -229,7 +229,7 @@ class Safetensors {
 
   /// fetch(bits) makes a number of the stored bits of an element.
   template <class To, class Stored, class Fetch>
-  std::vector<To> read(Tensor const& tensor, Fetch fetch) const {
+  SOTTO_COLD std::vector<To> read(Tensor const& tensor, Fetch fetch) const {
     std::vector<To> result(tensor.bytes.size() / sizeof(Stored));
     for (std::size_t i = 0; i < result.size(); ++i) {
       Stored stored;
@@ -239,7 +239,7 @@ class Safetensors {
     return result;
   }
   template <class To>
-  std::vector<To> numbers(std::string_view name) const {
+  SOTTO_COLD std::vector<To> numbers(std::string_view name) const {
     Tensor const& tensor = find(name);
     std::string const& dtype = tensor.dtype;
     const auto same = [](auto stored) { return stored; };
@@ -323,7 +323,7 @@ class SafetensorsWriter {
 
   /// Writes the file whole or not at all (see DurableFile). Equal contents added in equal order
   /// give equal bytes.
-  void write(std::filesystem::path const& path) const {
+  SOTTO_COLD void write(std::filesystem::path const& path) const {
     // Wide elements first, as the format's own writer does: every array is then aligned in the
     // file.
     std::vector<Entry const*> order;

@@ -202,7 +202,7 @@ template <class C, class B> struct Block {
   }
 
   /// a.output = block(x). scratch.a is used.
-  static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, int layer,
+  SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, int layer,
                       Rows<E const, width> x, Activations& a, Scratch& s) {
     using Norm = LayerNorm<B, width>;
     Rows<E const, width> input = x;
@@ -235,7 +235,7 @@ template <class C, class B> struct Block {
   }
 
   /// d: gradient by the block's output on entry, by x on return. shared_table: that of a table shared by all layers.
-  static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table, Lane<Index> const& lane,
+  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table, Lane<Index> const& lane,
                        Noise const& noise, int layer, Rows<E const, width> x, Activations const& a, Scratch& s,
                        Rows<E, width> d) {
     using Norm = LayerNorm<B, width>;

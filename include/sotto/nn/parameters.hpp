@@ -127,7 +127,7 @@ SOTTO_ALWAYS_INLINE constexpr std::size_t count(std::span<ParameterEntry const> 
 namespace sotto::inline SOTTO_ABI {
 
 /// Fills a flat buffer as the table says. A parameter's numbers depend on the seed and its place in the table only.
-template <class E> inline void initialise(std::span<ParameterEntry const> table, E* values, std::uint64_t seed) {
+template <class E> SOTTO_COLD void initialise(std::span<ParameterEntry const> table, E* values, std::uint64_t seed) {
   for (std::size_t i = 0; i < table.size(); ++i) {
     const auto& [info, offset, size] = table[i];
     Random random(seed, Purpose::initialise, 0, i);

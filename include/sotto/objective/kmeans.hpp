@@ -120,7 +120,7 @@ class KmeansFit {
     blocks_.emplace(sample_, frames_.columns);
   }
 
-  Kmeans run() {
+  SOTTO_COLD Kmeans run() {
     Kmeans best;
     for (int restart = 0; restart < options_.restarts; ++restart) {
       std::vector<float> centroids = plus_plus(restart);
@@ -161,7 +161,7 @@ class KmeansFit {
   }
 
   /// The first row of each of the first `clusters` distinct frames. Error(data) if there are fewer.
-  std::vector<int> find_distinct() const {
+  SOTTO_COLD std::vector<int> find_distinct() const {
     std::vector<int> found;
     std::unordered_set<std::string> seen;
     std::string bytes(static_cast<std::size_t>(frames_.columns) * sizeof(float), '\0');
@@ -252,7 +252,7 @@ class KmeansFit {
   }
   /// A frame that differs from every centroid so far. There is one: they are fewer than the
   /// distinct frames.
-  float const* unlike(std::vector<float> const& centroids) const {
+  SOTTO_COLD float const* unlike(std::vector<float> const& centroids) const {
     const auto width = static_cast<std::size_t>(frames_.columns);
     for (const int i : distinct_) {
       bool taken = false;
@@ -307,7 +307,7 @@ class KmeansFit {
     }
   }
 
-  void reseed(std::vector<float>& centroids, std::vector<std::int64_t> const& weight) {
+  SOTTO_COLD void reseed(std::vector<float>& centroids, std::vector<std::int64_t> const& weight) {
     const std::size_t asked = place_idle(*blocks_, sample_, view(centroids), weight);
     flops_ += 2 * static_cast<std::uint64_t>(asked) * sample_.size() *
               static_cast<std::uint64_t>(frames_.columns);
@@ -334,7 +334,7 @@ namespace sotto::inline SOTTO_ABI {
 /// restarts, and Lloyd iterations over everything to finish; with few frames (three batches) Lloyd
 /// iterations alone. The same bits for any number of threads. Error(usage) for impossible options,
 /// Error(data) if there are fewer distinct frames than clusters or numbers that are not finite.
-inline Kmeans fit_kmeans(Matrix<float const> frames, KmeansOptions const& options,
+inline SOTTO_COLD Kmeans fit_kmeans(Matrix<float const> frames, KmeansOptions const& options,
                          std::uint64_t seed, Executor& executor,
                          std::optional<FunctionRef<void(KmeansProgress const&)>> progress = {}) {
   const auto within = [](char const* what, int value, int least, int most) {

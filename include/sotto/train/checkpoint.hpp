@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <sotto/config.hpp>
 #include <sotto/core/error.hpp>
 #include <sotto/io/safetensors.hpp>
 #include <sotto/nn/parameters.hpp>
@@ -25,7 +26,7 @@ class SpecMismatch : public Error {
   std::vector<Field> const& fields() const { return fields_; }
 
  private:
-  static std::string sentence(std::vector<Field> const& fields) {
+  SOTTO_COLD static std::string sentence(std::vector<Field> const& fields) {
     std::string text = "the checkpoint is of another model:";
     for (auto const& field : fields)
       text += " " + field.name + " is " + field.found + " there and " + field.wanted + " here;";
@@ -43,7 +44,7 @@ class Checkpoint {
   static constexpr char const* format = "sotto 1";
 
   /// `path`: the file, or the directory that holds it.
-  static Checkpoint open(std::filesystem::path path) {
+  SOTTO_COLD static Checkpoint open(std::filesystem::path path) {
     if (std::filesystem::is_directory(path)) path /= file_name;
     Checkpoint checkpoint(Safetensors::open(path));
     checkpoint.path_ = path;
@@ -58,14 +59,14 @@ class Checkpoint {
 
   std::filesystem::path const& path() const { return path_; }
   Texts const& texts() const { return file_.metadata(); }
-  std::string const& text(std::string const& name) const {
+  SOTTO_COLD std::string const& text(std::string const& name) const {
     const auto at = texts().find(name);
     if (at == texts().end())
       throw Error(ErrorCode::checkpoint, "the checkpoint does not say '" + name + "': it is damaged", path_);
     return at->second;
   }
   /// Texts whose names begin with the prefix, without it.
-  Texts section(std::string const& prefix) const {
+  SOTTO_COLD Texts section(std::string const& prefix) const {
     Texts found;
     for (auto const& [name, value] : texts())
       if (name.starts_with(prefix)) found[name.substr(prefix.size())] = value;
@@ -73,7 +74,7 @@ class Checkpoint {
   }
 
   /// Throws SpecMismatch if the checkpoint is not of these fields.
-  void expect(std::vector<std::pair<std::string, std::string>> const& fields) const {
+  SOTTO_COLD void expect(std::vector<std::pair<std::string, std::string>> const& fields) const {
     std::vector<SpecMismatch::Field> wrong;
     for (auto const& [name, wanted] : fields) {
       const auto at = texts().find("spec." + name);
@@ -82,7 +83,7 @@ class Checkpoint {
     }
     if (!wrong.empty()) throw SpecMismatch(path_, std::move(wrong));
   }
-  bool matches(std::vector<std::pair<std::string, std::string>> const& fields) const {
+  SOTTO_COLD bool matches(std::vector<std::pair<std::string, std::string>> const& fields) const {
     for (auto const& [name, wanted] : fields) {
       const auto at = texts().find("spec." + name);
       if (at == texts().end() || at->second != wanted) return false;

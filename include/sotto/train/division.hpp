@@ -24,7 +24,7 @@ struct Division {
 
   /// frames(i): frames of utterance i; crop: most frames of one crop.
   template <class Frames>
-  static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test, std::uint64_t seed,
+  SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test, std::uint64_t seed,
                      int crop, Frames&& frames) {
     Division division;
     std::map<std::string, bool, std::less<>> held;  // by speaker: a function of the name, so that more data move nobody

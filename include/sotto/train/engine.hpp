@@ -53,7 +53,7 @@ template <class Model, class B> class Engine {
            static_cast<std::size_t>(workers) * Net::activation_bytes(capacity);
   }
 
-  Engine(Executor& executor, Capacity capacity, int slots)
+  SOTTO_COLD Engine(Executor& executor, Capacity capacity, int slots)
       : executor_(executor), capacity_(capacity), values_(size * sizeof(R)), first_(size * sizeof(R)),
         second_(size * sizeof(R)), prepared_(Net::weight_bytes()), lane_results_(256) {
     for (int i = 0; i < slots; ++i) gradients_.emplace_back(size * sizeof(R));

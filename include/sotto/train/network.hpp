@@ -74,7 +74,7 @@ template <class Model, Backend B> struct Network {
     Head::observe(b, w.head, lane, x, sums);
   }
   /// Loss of a lane; its activations are left for backward.
-  static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
+  SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
                       typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
                       Activations& a, Measures<typename B::Sum>& measures) {
     EncoderLayer::project(b, w.encoder, lane, noise, x, a.encoder);
@@ -83,7 +83,7 @@ template <class Model, Backend B> struct Network {
     Head::forward(b, w.head, lane, options, scope, x, a.encoder.output, a.head, measures);
   }
   /// Adds the gradients of a lane whose forward() came just before.
-  static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Noise const& noise,
+  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Noise const& noise,
                        typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope,
                        Rows<E const, features> x, Activations& a) {
     Head::backward(b, w.head, g.objective, lane, options, scope, x, a.encoder.output, a.head, a.encoder.d);

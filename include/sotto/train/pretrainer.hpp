@@ -14,11 +14,13 @@
 #include <sotto/encoder/describe.hpp>
 #include <sotto/train/batcher.hpp>
 #include <sotto/train/checkpoint.hpp>
+#include <sotto/train/corpus_statistics.hpp>
 #include <sotto/train/division.hpp>
 #include <sotto/train/engine.hpp>
 #include <sotto/train/history.hpp>
 #include <sotto/train/options.hpp>
 #include <sotto/train/prefetch.hpp>
+#include <sotto/train/step_cost.hpp>
 
 namespace sotto::detail::inline SOTTO_ABI {
 
@@ -29,7 +31,7 @@ template <class Model, class B> class PretrainerBody {
   using Net = Network<Model, B>;
   using Clock = std::chrono::steady_clock;
 
-  PretrainerBody(AnySource source, Options options) : source_(std::move(source)), options_(std::move(options)) {
+  SOTTO_COLD PretrainerBody(AnySource source, Options options) : source_(std::move(source)), options_(std::move(options)) {
     if (options_.executor == nullptr) {
       own_pool_ = std::make_unique<ThreadPool>(options_.threads);
       options_.executor = own_pool_.get();
@@ -56,7 +58,10 @@ template <class Model, class B> class PretrainerBody {
       restore(*checkpoint);
     } else {
       initialise(std::span<ParameterEntry const>(parameter_table<Model>), engine_->values().data(), options_.seed);
-      if constexpr (Model::Frontend::needs_corpus) measure_corpus();
+      if constexpr (Model::Frontend::needs_corpus)
+        label_cost_ += measure_corpus<typename Model::Frontend>(
+            source_, division_.train, *options_.executor,
+            Net::template carve_parameters<float>(engine_->values().data()).frontend);
       spent_ = label_cost_;
     }
     batcher_->configure(Net::template carve_parameters<float const>(engine_->values().data()).frontend);
@@ -77,7 +82,7 @@ template <class Model, class B> class PretrainerBody {
     Batch const& batch = prefetch_->front();
     const double waited = seconds_since(start);
     const Noise noise = Noise::of(options_.encoder, Model::shape.depth, options_.seed, batch.cursor);
-    const Flops cost = step_cost(batch, noise);
+    const Flops cost = cost_of(batch, noise);
     if (!affordable(cost, batch)) return end(Outcome::budget_spent, {});
     const BatchMeasures measures = engine_->accumulate(batch, noise, options_.objective);
     Step step;
@@ -138,7 +143,7 @@ template <class Model, class B> class PretrainerBody {
   /// What the next step costs, exactly.
   Flops next_step_cost() {
     Batch const& batch = prefetch_->front();
-    return step_cost(batch, Noise::of(options_.encoder, Model::shape.depth, options_.seed, batch.cursor));
+    return cost_of(batch, Noise::of(options_.encoder, Model::shape.depth, options_.seed, batch.cursor));
   }
 
   /// Loss on the held-out speech now.
@@ -157,7 +162,7 @@ template <class Model, class B> class PretrainerBody {
   bool has_held_out() const { return !held_out_.lanes.empty(); }
 
   /// Writes the checkpoint; what was there is replaced only when the new one is whole.
-  void save() {
+  SOTTO_COLD void save() {
     Checkpoint::Writer writer;
     for (auto const& [name, value] : spec_fields<Model>()) writer.text("spec." + name, value);
     Checkpoint::Texts texts;
@@ -178,7 +183,7 @@ template <class Model, class B> class PretrainerBody {
   }
 
  private:
-  void check() {
+  SOTTO_COLD void check() {
     const auto refuse = [](std::string const& sentence) { throw Error(ErrorCode::usage, sentence); };
     if (!(options_.budget.amount() > 0))
       refuse("there is no budget: set options.budget, for example to 1e13_flop or updates(200)");
@@ -197,7 +202,7 @@ template <class Model, class B> class PretrainerBody {
   }
 
   /// The checkpoint to go on from; its options must be the ones given.
-  Checkpoint reopen() {
+  SOTTO_COLD Checkpoint reopen() {
     Checkpoint checkpoint = Checkpoint::open(options_.checkpoint.directory);
     checkpoint.expect(spec_fields<Model>());
     if (checkpoint.text("run.corpus") != std::to_string(source_.fingerprint()))
@@ -220,7 +225,7 @@ template <class Model, class B> class PretrainerBody {
                                              "; resume it with the ones it began with", checkpoint.path());
     return checkpoint;
   }
-  template <class F> void visit_state(F& f) {
+  template <class F> SOTTO_COLD void visit_state(F& f) {
     std::uint64_t corpus = source_.fingerprint(), budget = budget_.count;
     double seconds = elapsed();
     f("corpus", corpus);
@@ -238,7 +243,7 @@ template <class Model, class B> class PretrainerBody {
     earlier_seconds_ = seconds;
     began_ = Clock::now();
   }
-  void restore(Checkpoint const& checkpoint) {
+  SOTTO_COLD void restore(Checkpoint const& checkpoint) {
     auto const table = std::span<ParameterEntry const>(parameter_table<Model>);
     checkpoint.read(table, engine_->values().data());
     checkpoint.read("optimizer.first", engine_->size, engine_->first_moments().data());
@@ -250,7 +255,7 @@ template <class Model, class B> class PretrainerBody {
     checkpoint_path_ = checkpoint.path();
   }
 
-  void prepare_targets([[maybe_unused]] std::optional<Checkpoint> const& checkpoint) {
+  SOTTO_COLD void prepare_targets([[maybe_unused]] std::optional<Checkpoint> const& checkpoint) {
     [[maybe_unused]] const auto tell = [&](Preparation::Phase phase, double done) {
       if (options_.on_preparation) options_.on_preparation({phase, done});
     };
@@ -267,41 +272,14 @@ template <class Model, class B> class PretrainerBody {
       if (!checkpoint) label_cost_ = {targets_.flops()};
     }
   }
-  /// Mean and deviation of the training speech, into the parameters; billed with the labels.
-  void measure_corpus() {
-    using Raw = typename Model::Frontend::Raw;
-    constexpr int parts = 16;  // fixed, and merged in order: the same bits on any number of threads
-    std::vector<frontend::CorpusStatistics> statistics(parts, frontend::CorpusStatistics(Raw::bands));
-    std::vector<std::uint64_t> flops(parts, 0);
-    options_.executor->run(parts, [&](int part) {
-      typename Raw::Extractor extractor;
-      std::vector<float> samples, features;
-      for (std::size_t i = static_cast<std::size_t>(part); i < division_.train.size(); i += parts) {
-        const std::uint32_t utterance = division_.train[i];
-        const int frames = Raw::frames(source_.samples(utterance));
-        samples.resize(static_cast<std::size_t>(source_.samples(utterance)));
-        source_.read(utterance, 0, samples);
-        features.resize(static_cast<std::size_t>(frames) * Raw::features);
-        const Matrix<float> out{features.data(), frames, Raw::features, Raw::features};
-        extractor.compute(std::span<float const>(samples).first(static_cast<std::size_t>(Raw::samples_for(frames))), out);
-        statistics[static_cast<std::size_t>(part)].add(out);
-        flops[static_cast<std::size_t>(part)] += Raw::flops(frames);
-      }
-    });
-    for (int part = 1; part < parts; ++part) statistics[0].merge(statistics[static_cast<std::size_t>(part)]);
-    const auto parameters = Net::template carve_parameters<float>(engine_->values().data()).frontend;
-    std::ranges::copy(statistics[0].mean(), parameters.mean.begin);
-    std::ranges::copy(statistics[0].deviation(), parameters.deviation.begin);
-    for (const std::uint64_t n : flops) label_cost_ += Flops{n};
-  }
-  void make_sampler(int crop) {
+  SOTTO_COLD void make_sampler(int crop) {
     std::vector<std::int32_t> frames;
     for (const std::uint32_t i : division_.train) frames.push_back(Model::Frontend::frames(source_.samples(i)));
     sampler_ = std::make_unique<Sampler>(
         division_.train, frames,
         SamplerOptions{.rows = options_.batch.rows, .crop = crop, .hop = Model::Frontend::hop}, options_.seed);
   }
-  void start_prefetch() {
+  SOTTO_COLD void start_prefetch() {
     Sampler::Plan plan;
     plan.crops.reserve(static_cast<std::size_t>(options_.batch.rows));
     const auto make = [this, cursor = static_cast<std::uint32_t>(steps_), position = position_,
@@ -314,17 +292,11 @@ template <class Model, class B> class PretrainerBody {
     prefetch_ = std::make_unique<Prefetch<std::function<void(Batch&)>>>(make);
   }
 
-  Flops step_cost(Batch const& batch, Noise const& noise) const {
-    int layers = 0;
-    for (int i = 0; i < Model::shape.depth; ++i) layers += noise.skips(i) ? 0 : 1;
-    Flops cost = Cost<Model>::head(batch.masked, batch.rows - batch.masked, options_.objective);
-    for (auto const& lane : batch.lanes)
-      for (std::size_t i = 1; i < lane.offsets.size(); ++i)
-        cost += Cost<Model>::train(lane.offsets[i] - lane.offsets[i - 1], layers);
-    return cost;
+  Flops cost_of(Batch const& batch, Noise const& noise) const {
+    return step_cost<Model>(batch, noise, options_.objective);
   }
   /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times the time that is left.
-  void set_budget() {
+  SOTTO_COLD void set_budget() {
     if (options_.budget.kind() == Budget::Kind::flops)
       budget_ = {static_cast<std::uint64_t>(options_.budget.amount())};
     if (options_.budget.kind() == Budget::Kind::wall && budget_.count == 0) {
@@ -341,7 +313,7 @@ template <class Model, class B> class PretrainerBody {
         engine_->accumulate(batch, noise, options_.objective);
         ++n;
       } while (seconds_since(start) < std::min(2., .02 * options_.budget.amount()));
-      const double rate = n * static_cast<double>(step_cost(batch, noise).count) / seconds_since(start);
+      const double rate = n * static_cast<double>(cost_of(batch, noise).count) / seconds_since(start);
       budget_ = spent_ + Flops{static_cast<std::uint64_t>(.97 * rate * options_.budget.amount())};
       if (options_.on_preparation) options_.on_preparation({Preparation::Phase::calibration, 1});
     }
@@ -372,7 +344,7 @@ template <class Model, class B> class PretrainerBody {
                                         std::to_string(cost.count) + "; raise the budget or lower batch.rows");
     return pays;
   }
-  std::optional<Step> end(Outcome outcome, std::string reason) {
+  SOTTO_COLD std::optional<Step> end(Outcome outcome, std::string reason) {
     outcome_ = outcome;
     reason_ = std::move(reason);
     if (outcome != Outcome::diverged) {

@@ -10,8 +10,7 @@
 
 #include <sotto/config.hpp>
 
-namespace sotto::inline SOTTO_ABI {
-namespace detail {
+namespace sotto::detail::inline SOTTO_ABI {
 
 /// Samples of numbered utterances, 16 bits each. Thread-safe; find() allocates nothing. Whoever
 /// holds a handle keeps its samples alive beyond their eviction.
@@ -81,5 +80,5 @@ class SampleCache {
   std::size_t end_, limit_, bytes_ = 0;
 };
 
-}  // namespace detail
-}  // namespace sotto::inline SOTTO_ABI
+}  // namespace sotto::detail::inline SOTTO_ABI
+

@@ -15,7 +15,7 @@ namespace sotto::detail::inline SOTTO_ABI {
 
 /// Whether text is UTF-8: no stray or overlong bytes, no surrogates, nothing past U+10FFFF (RFC
 /// 3629).
-inline bool valid_utf8(std::string_view text) {
+inline SOTTO_COLD bool valid_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = [&](std::size_t k) {
       return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
@@ -38,7 +38,7 @@ inline bool valid_utf8(std::string_view text) {
   return true;
 }
 
-inline void append_json_string(std::string& out, std::string_view text) {
+inline SOTTO_COLD void append_json_string(std::string& out, std::string_view text) {
   constexpr char hex[] = "0123456789abcdef";
   out += '"';
   for (const char c : text) {
@@ -85,7 +85,7 @@ class FlatJson {
     expect(']');
   }
   /// A whole number in [0, 2^63).
-  std::uint64_t integer() {
+  SOTTO_COLD std::uint64_t integer() {
     skip_blanks();
     const std::size_t first = at_;
     std::uint64_t value = 0;
@@ -98,7 +98,7 @@ class FlatJson {
       fail("no whole number where one is due");
     return value;
   }
-  std::string string() {
+  SOTTO_COLD std::string string() {
     expect('"');
     std::string result;
     for (;;) {
@@ -139,7 +139,7 @@ class FlatJson {
     }
   }
   /// Nothing but blanks may follow.
-  void end() {
+  SOTTO_COLD void end() {
     skip_blanks();
     if (at_ != text_.size()) fail("something after the closing brace");
   }
@@ -154,7 +154,7 @@ class FlatJson {
     if (at_ == text_.size()) fail("a sudden end");
     return text_[at_++];
   }
-  void skip_blanks() {
+  SOTTO_COLD void skip_blanks() {
     while (at_ < text_.size() &&
            (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
       ++at_;
@@ -165,10 +165,10 @@ class FlatJson {
     ++at_;
     return true;
   }
-  void expect(char c) {
+  SOTTO_COLD void expect(char c) {
     if (!accept(c)) fail(std::string("no '") + c + "' where one is due");
   }
-  unsigned hex4() {
+  SOTTO_COLD unsigned hex4() {
     unsigned value = 0;
     for (int i = 0; i < 4; ++i) {
       const char c = take();
@@ -181,7 +181,7 @@ class FlatJson {
     }
     return value;
   }
-  void append_code_point(std::string& out) {
+  SOTTO_COLD void append_code_point(std::string& out) {
     unsigned code = hex4();
     if (code >= 0xD800 && code < 0xE000) {  // the first of a surrogate pair, or an error
       if (code >= 0xDC00 || take() != '\\' || take() != 'u') fail("half a surrogate pair");

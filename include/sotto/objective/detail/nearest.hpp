@@ -57,7 +57,7 @@ class NearestCentroid {
 
   /// labels[i] = the centroid nearest to rows[i], i < count <= block. Each answer depends on its
   /// own row only.
-  void find(Scalar const* const* rows, int count, std::uint16_t* labels) const {
+  SOTTO_NOINLINE void find(Scalar const* const* rows, int count, std::uint16_t* labels) const {
     Vec best[block];
     Index index[block];
     for (int i = 0; i < count; ++i) {
