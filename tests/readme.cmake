@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # The README shows examples/embed_minimal.cpp as it is, and the loss that it prints: the same to 1e-3 from every compiler.
 file(READ ${README} readme)
 file(READ ${EXAMPLE} example)

@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # Fails if the two objects define a common weak function of sotto's that is not of the version alone (SOTTO_API).
 foreach(object IN ITEMS FIRST SECOND)
   execute_process(COMMAND ${NM} --defined-only ${${object}} OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)

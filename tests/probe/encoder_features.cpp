@@ -102,7 +102,7 @@ TEST_CASE("a checkpoint gives the features of the trainer that wrote it, and onl
   const SyntheticSpeech synthetic({.speakers = 4, .utterances = 12});
   Pretrainer<Small> trainer(synthetic, {.budget = updates(3),
                                         .threads = 1,
-                                        .batch = {.rows = 100},
+                                        .batch = {.rows = 200},
                                         .checkpoint = {.directory = directory}});
   trainer.run();
   const auto samples = speech(1);

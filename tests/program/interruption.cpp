@@ -23,7 +23,7 @@ TEST_CASE("a run that is killed again and again ends with the very numbers of an
   const Workplace place;
   const fs::path whole = place.path / "whole", killed = place.path / "killed";
   const auto start = std::chrono::steady_clock::now();
-  REQUIRE(finish(pretrain(whole, "60updates", {"--save-every", "0"})).code == 0);
+  REQUIRE(finish(pretrain(whole, "40updates", {"--save-every", "0"})).code == 0);
   const double seconds = seconds_since(start);
 
   // Long enough to begin, too short to end; saving takes much of a step, so that kills fall into saves too.
@@ -35,7 +35,7 @@ TEST_CASE("a run that is killed again and again ends with the very numbers of an
     REQUIRE(attempt < 60);
     std::vector<std::string> more{"--save-every", "0"};
     if (fs::exists(killed / "checkpoint.safetensors")) more.emplace_back("--resume");
-    Running run(pretrain(killed, "60updates", more));
+    Running run(pretrain(killed, "40updates", more));
     const auto begun = std::chrono::steady_clock::now();
     const double limit = attempt < 14 ? life(random) : 1e9;
     while (!run.ended() && seconds_since(begun) < limit) std::this_thread::sleep_for(std::chrono::milliseconds(1));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <utility>
 
 #include <sotto/attention/full.hpp>
 #include <sotto/augment/chain.hpp>
@@ -48,8 +49,8 @@ template <class S> consteval Rule broken_part() {
                   S::Frontend::frames(std::int64_t{});
                 })
     return Rule::frontend_must_be_a_frontend;
-  else if constexpr (!requires(typename S::Objective::Options const& options) {
-                       options.mask;
+  else if constexpr (!requires {
+                       std::declval<typename S::Objective::Options const&>().mask;
                        typename S::Objective::Targets;
                        S::Objective::Statistics::size;
                        S::Objective::classes;

@@ -420,10 +420,12 @@ namespace sotto::inline SOTTO_ABI {
 /// Pretrains Model on a backend. Construction reads the corpus, learns labels and allocates; step() or run() train.
 /// Throws Error for options, data and files that cannot be; stopping, running out and diverging are Outcomes.
 template <class Model, class BackendKind = Cpu<float>>
-class Pretrainer : detail::Door<Model, detail::broken_rule<Model>()>,
-                   public detail::PretrainerBody<detail::sound<Model>, BackendKind> {
+class Pretrainer : public detail::PretrainerBody<detail::sound<Model>, BackendKind> {
  public:
   using detail::PretrainerBody<detail::sound<Model>, BackendKind>::PretrainerBody;
+
+ private:
+  [[no_unique_address]] detail::Door<Model, detail::broken_rule<Model>()> door_;
 };
 
 }  // namespace sotto::inline SOTTO_ABI
