@@ -347,10 +347,10 @@ template <class Model, class B> class PretrainerBody {
   SOTTO_COLD std::optional<Step> end(Outcome outcome, std::string reason) {
     outcome_ = outcome;
     reason_ = std::move(reason);
-    if (outcome != Outcome::diverged) {
-      if (has_held_out()) history_.add(evaluate(), spent_, steps_);
-      if (!options_.checkpoint.directory.empty()) save();
-    }
+    // a run that goes on must not tell it apart from one that never stopped, so only the end is measured, and once
+    const bool measured = !history_.held_out().empty() && history_.held_out().back().step == static_cast<double>(steps_);
+    if (outcome == Outcome::budget_spent && has_held_out() && !measured) history_.add(evaluate(), spent_, steps_);
+    if (outcome != Outcome::diverged && !options_.checkpoint.directory.empty()) save();
     return std::nullopt;
   }
   void describe(Step& step, BatchMeasures const& m, double seconds, double waited, Flops cost) {

@@ -87,26 +87,25 @@ inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<
   const int most = (lane.longest + together - 1) / together;
   const auto padded =
       static_cast<std::size_t>(most * together + s.taps) * static_cast<std::size_t>(c);
-  float* const window =
-      workspace.take(padded + static_cast<std::size_t>(most) * static_cast<std::size_t>(n));
+  const auto outs = static_cast<std::size_t>(most) * static_cast<std::size_t>(n);
+  float* const window = workspace.take(padded + outs + static_cast<std::size_t>(n));
   float* const out = window + padded;
-  for (int sequence = 0; sequence < lane.sequences; ++sequence) {
-    const int first = lane.offsets[sequence], length = lane.offsets[sequence + 1] - first;
-    const int rows = (length + together - 1) / together;
-    for (int g = 0; g < s.groups; ++g) {
+  float* const biases = out + outs;  // the group's, once for each frame that is computed together
+  for (int g = 0; g < s.groups; ++g) {
+    Epilogue epilogue;
+    if (bias != nullptr) {
+      for (int u = 0; u < together; ++u) copy_channels(bias + g * c, c, biases + u * c);
+      epilogue.bias = biases;
+    }
+    const Panels packed{panels + static_cast<std::size_t>(g) * s.group_size(), s.rows_of_panels(),
+                        n};
+    for (int sequence = 0; sequence < lane.sequences; ++sequence) {
+      const int first = lane.offsets[sequence], length = lane.offsets[sequence + 1] - first;
+      const int rows = (length + together - 1) / together;
       pad_group(x.slice_rows(first, length), g * c, c, left, rows * together + s.taps - 1, window);
-      const Matrix<float const> windows{window, rows, s.rows_of_panels(),
-                                        static_cast<std::ptrdiff_t>(n)};
-      product(windows,
-              {panels + static_cast<std::size_t>(g) * s.group_size(), s.rows_of_panels(), n}, {},
+      product({window, rows, s.rows_of_panels(), static_cast<std::ptrdiff_t>(n)}, packed, epilogue,
               {out, rows, n, n});
-      for (int t = 0; t < length; ++t) {
-        float* const to = y.row(first + t) + g * c;
-        if (bias == nullptr)
-          copy_channels(out + t * c, c, to);
-        else
-          for (int o = 0; o < c; ++o) to[o] = out[t * c + o] + bias[g * c + o];
-      }
+      for (int t = 0; t < length; ++t) copy_channels(out + t * c, c, y.row(first + t) + g * c);
     }
   }
 }
