@@ -30,15 +30,15 @@ template <template <class> class Measure, int Depth> struct Equal {
   static constexpr double target = Measure<sotto::presets::Slim>::value;
 
   // The measure is a polynomial of the second degree in the width, and linear in the feed-forward width.
-  static constexpr double at(double a, double b, double c, double width) { return a + width * (b + width * c); }
+  static constexpr double at(double a, double b, double c, double w) { return a + w * (b + w * c); }
   static constexpr int nearest_width() {
     constexpr double m1 = Measure<Point<128, Depth, 256>>::value, m2 = Measure<Point<256, Depth, 512>>::value,
                      m3 = Measure<Point<384, Depth, 768>>::value;
     constexpr double c = (m3 - 2 * m2 + m1) / (2 * 128. * 128), b = (m2 - m1) / 128 - c * 384,
                      a = m1 - 128 * b - 128. * 128 * c;
-    int width = 16;
-    while (at(a, b, c, width + 8) < target) width += 16;
-    return width;
+    int nearest = 16;
+    while (at(a, b, c, nearest + 8) < target) nearest += 16;
+    return nearest;
   }
   static constexpr int width = nearest_width();
   static constexpr double narrow = Measure<Point<width, Depth, width>>::value,

@@ -1,4 +1,7 @@
 // sotto info
+#include <chrono>
+#include <cmath>
+
 #include <sotto/encoder/models.hpp>
 #include <sotto/study/format.hpp>
 
@@ -28,8 +31,10 @@ std::string as_json(ModelFacts const& model) {
       .str();
 }
 
-void explain(ModelFacts const& model) {
+void explain(ModelFacts const& model, sotto::BatchOptions const& batch) {
   using sotto::format_duration;
+  const int lane_rows = batch.lane_rows;
+  const double crop_seconds = std::chrono::duration<double>(batch.crop).count();
   print(text("%s: %d layers of width %d, %d heads, feed-forward %d, %s-norm", model.name.c_str(), model.shape.depth,
              model.shape.width, model.shape.heads, model.shape.feed_forward, model.pre_norm ? "pre" : "post"));
   print(text("parameters                  %s", count_text(static_cast<double>(model.parameters)).c_str()));
@@ -39,18 +44,20 @@ void explain(ModelFacts const& model) {
              sotto::format_flops(model.paper_flops_per_second).c_str()));
   print(text("memory of a run             %s for parameters, moments and the gradients of %d slots",
              bytes_text(static_cast<double>(model.parameter_bytes)).c_str(), model.slots));
-  print(text("                            %s for the activations of %d threads (lanes of up to 15.6 s more than 20 s)",
-             bytes_text(static_cast<double>(model.activation_bytes)).c_str(), model.threads));
+  print(text("                            %s for the activations of %d threads (lanes of %d frames, crops of %.3g s)",
+             bytes_text(static_cast<double>(model.activation_bytes)).c_str(), model.threads, lane_rows, crop_seconds));
   print(text("batch                       %d frames of 20 ms: %s of audio, %s", model.batch_rows,
              format_duration(model.batch_rows * .02).c_str(),
              sotto::format_flops(model.batch_rows * .02 * model.flops_per_second).c_str()));
   print();
   print("what a budget buys            log-mel audio     steps   waveform audio (paper's count)");
-  for (const double budget : {1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18})
-    print(text("  %-26s %14s %9.0f   %14s", text("%.0e FLOP", budget).c_str(),
+  for (int exponent = 12; exponent <= 18; ++exponent) {
+    const double budget = std::pow(10., exponent);
+    print(text("  %-26s %14s %9.0f   %14s", text("1e%d FLOP", exponent).c_str(),
                format_duration(budget / model.flops_per_second).c_str(),
                budget / (model.batch_rows * .02 * model.flops_per_second),
                format_duration(budget / model.paper_flops_per_second).c_str()));
+  }
 }
 
 }  // namespace
@@ -61,7 +68,7 @@ int info(InfoRequest const& request) {
     if (request.json)
       print(as_json(model));
     else
-      explain(model);
+      explain(model, request.batch);
     return budget_spent;
   }
   if (!request.json)

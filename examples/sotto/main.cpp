@@ -38,7 +38,7 @@ std::string command_line(int argc, char** argv) {
 
 int run(int argc, char** argv) {
   CLI::App app{"sotto pretrains self-supervised speech encoders within a compute budget, on the CPU.\n"
-               "Begin with `sotto demo`: three minutes, no data of your own needed."};
+               "Begin with `sotto demo`: three minutes, no data of your own needed.", "sotto"};
   app.set_version_flag("--version", std::to_string(SOTTO_VERSION_MAJOR) + "." + std::to_string(SOTTO_VERSION_MINOR) +
                                         "." + std::to_string(SOTTO_VERSION_PATCH));
   app.footer(std::string("Examples:\n"
@@ -50,7 +50,9 @@ int run(int argc, char** argv) {
              exit_codes);
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as scripts expect
-  const CLI::Range positive(1, std::numeric_limits<int>::max()), natural(0, std::numeric_limits<int>::max());
+
+  constexpr int most = std::numeric_limits<int>::max();
+  const CLI::Range natural(0, most, ""), positive(1, most, "");
 
   program::PretrainRequest pretrain;
   double crop = 15.6;
@@ -68,12 +70,12 @@ int run(int argc, char** argv) {
   p->add_option("--threads", pretrain.threads, "0: all cores")->check(natural);
   p->add_option("--slots", pretrain.slots,
                 "Gradient buffers; the same slots give the same bits on any threads. 0: as many as threads")->check(natural);
-  p->add_option("--memory", pretrain.memory_gib, "GiB of decoded audio kept")->capture_default_str()->check(CLI::PositiveNumber);
+  p->add_option("--memory", pretrain.memory_gib, "GiB of decoded audio kept")->capture_default_str()->check(CLI::Range(.001, 1e5, ""));
   p->add_option("--save-every", save_every, "Seconds between checkpoints")->capture_default_str()->check(natural);
   p->add_option("--batch-rows", pretrain.batch.rows,
                 "Frames of 20 ms a step. 0: 1500 for models narrower than 256, 8000 for others")->check(natural);
   p->add_option("--lane-rows", pretrain.batch.lane_rows, "Frames that go through the network at once")->capture_default_str()->check(positive);
-  p->add_option("--crop", crop, "Seconds of the longest piece of an utterance")->capture_default_str()->check(CLI::Range(.1, 600.));
+  p->add_option("--crop", crop, "Seconds of the longest piece of an utterance")->capture_default_str()->check(CLI::Range(.1, 600., ""));
   p->add_option("--learning-rate", pretrain.optimizer.learning_rate, "The highest")->capture_default_str();
   p->add_option("--warmup", pretrain.optimizer.warmup, "Part of the budget in which the rate rises")->capture_default_str();
   p->add_option("--weight-decay", pretrain.optimizer.weight_decay, "Decoupled, on weights")->capture_default_str();
