@@ -87,7 +87,8 @@ template <class Index> struct Lane {
   Index const* offsets;     ///< [sequences + 1]
   Index const* utterances;  ///< [sequences] the utterance a sequence was cut from: dropout is keyed by it
   Index const* starts;      ///< [sequences] the frame of the utterance at which the sequence begins
-  int sequences, rows, longest;
+  int sequences, rows;
+  int longest;  ///< rows of the longest sequence, or more: scratch is sized by it
   Index const* masked;    ///< [masked_rows] rows that the objective predicts, ascending
   Index const* unmasked;  ///< [rows - masked_rows] the others, ascending
   int masked_rows;

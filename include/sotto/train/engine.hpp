@@ -79,6 +79,9 @@ template <class Model, class B> class Engine {
 
   /// Makes the working copy that products read. After values() changed.
   void prepare() {
+    if (preparations_ == 0)  // every worker's scratch grows to what the parts that use it need
+      for (auto const& worker : workers_)
+        for (const int part : {0, Net::prepare_parts - 1}) Net::prepare(worker->backend, master_, weights_, part);
     executor_.run(Net::prepare_parts, [&](int part) {
       const Lease lease(*this);
       Net::prepare(lease.worker().backend, master_, weights_, part);
@@ -138,9 +141,11 @@ template <class Model, class B> class Engine {
   /// A worker that nobody else uses now.
   class Lease {
    public:
-    explicit Lease(Engine& engine) : engine_(engine) {
+    explicit Lease(Engine& engine, int preferred = 0) : engine_(engine) {
       std::unique_lock lock(engine_.mutex_);
       engine_.returned_.wait(lock, [&] { return !engine_.idle_.empty(); });
+      const auto wanted = std::find(engine_.idle_.begin(), engine_.idle_.end(), preferred);
+      if (wanted != engine_.idle_.end()) std::iter_swap(wanted, engine_.idle_.end() - 1);
       index_ = engine_.idle_.back();
       engine_.idle_.pop_back();
     }
@@ -184,7 +189,7 @@ template <class Model, class B> class Engine {
     }
     std::array<double, static_cast<std::size_t>(std::max(classes, 1))> histogram{};
     executor_.run(std::min(slots, std::max(lanes, with_gradients ? slots : 0)), [&](int slot) {
-      const Lease lease(*this);
+      const Lease lease(*this, slot);  // its own, where there are enough: buffers then grow in the first step
       Worker& worker = lease.worker();
       const auto gradients =
           Net::template carve_parameters<R>(gradients_[static_cast<std::size_t>(slot)].template as<R>());
@@ -193,7 +198,8 @@ template <class Model, class B> class Engine {
       std::fill(worker.histogram.begin(), worker.histogram.end(), 0.);
       for (int i = slot; i < lanes; i += slots) {
         PackedLane const& packed = batch.lanes[static_cast<std::size_t>(i)];
-        const Lane<int> lane = packed.view();
+        Lane<int> lane = packed.view();
+        lane.longest = capacity_.longest;  // scratch is sized by it: once, for all lanes
         const Rows<E const, Net::features> x{features_of(packed), lane.rows};
         auto activations = Net::resized(worker.arena.begin(), {lane.rows, lane.longest});
         LaneResult& result = lane_results_[static_cast<std::size_t>(i)];

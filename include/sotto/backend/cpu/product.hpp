@@ -309,7 +309,10 @@ inline SOTTO_NOINLINE void weight_gradient(Matrix<float const> dy, Matrix<float 
   alignas(64) float left[detail::gradient_depth * panel_rows + vectors * lanes];
   const int depth = detail::depth_of(dy.rows, detail::gradient_depth),
             width = detail::width_of(depth);
-  float* const right = workspace.take(panels_size(depth, std::min(width, x.columns)));
+  // what any number of rows needs, so that a later, longer lane allocates nothing
+  float* const right = workspace.take(std::min(
+      panels_size(detail::gradient_depth, x.columns),
+      static_cast<std::size_t>(detail::block_floats + detail::gradient_depth * panel_columns)));
   for (int p = 0; p < dy.rows; p += depth) {
     const int k = std::min(depth, dy.rows - p);
     for (int n = 0; n < x.columns; n += width) {
