@@ -52,7 +52,7 @@ int run(int argc, char** argv) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as scripts expect
 
   constexpr int most = std::numeric_limits<int>::max();
-  const CLI::Range natural(0, most, ""), positive(1, most, "");
+  const CLI::Range natural(0, most, "0 or more"), positive(1, most, "1 or more");
 
   program::PretrainRequest pretrain;
   double crop = 15.6;
@@ -70,12 +70,12 @@ int run(int argc, char** argv) {
   p->add_option("--threads", pretrain.threads, "0: all cores")->check(natural);
   p->add_option("--slots", pretrain.slots,
                 "Gradient buffers; the same slots give the same bits on any threads. 0: as many as threads")->check(natural);
-  p->add_option("--memory", pretrain.memory_gib, "GiB of decoded audio kept")->capture_default_str()->check(CLI::Range(.001, 1e5, ""));
+  p->add_option("--memory", pretrain.memory_gib, "GiB of decoded audio kept")->capture_default_str()->check(CLI::Range(.001, 1e5, "above 0"));
   p->add_option("--save-every", save_every, "Seconds between checkpoints")->capture_default_str()->check(natural);
   p->add_option("--batch-rows", pretrain.batch.rows,
                 "Frames of 20 ms a step. 0: 1500 for models narrower than 256, 8000 for others")->check(natural);
   p->add_option("--lane-rows", pretrain.batch.lane_rows, "Frames that go through the network at once")->capture_default_str()->check(positive);
-  p->add_option("--crop", crop, "Seconds of the longest piece of an utterance")->capture_default_str()->check(CLI::Range(.1, 600., ""));
+  p->add_option("--crop", crop, "Seconds of the longest piece of an utterance")->capture_default_str()->check(CLI::Range(.1, 600., "0.1 to 600"));
   p->add_option("--learning-rate", pretrain.optimizer.learning_rate, "The highest")->capture_default_str();
   p->add_option("--warmup", pretrain.optimizer.warmup, "Part of the budget in which the rate rises")->capture_default_str();
   p->add_option("--weight-decay", pretrain.optimizer.weight_decay, "Decoupled, on weights")->capture_default_str();
