@@ -14,7 +14,7 @@ namespace program {
 namespace {
 
 // What two cores spend in about two minutes; probing takes the rest of three.
-constexpr char const* demo_budget = "4e12flop";
+constexpr char const* demo_budget = "8e12flop";
 
 /// The speech that comes with sotto: in the checkout this was built from, or where it was installed.
 std::filesystem::path bundled_speech() {
