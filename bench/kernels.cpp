@@ -136,17 +136,13 @@ int main() {
          std::copy(a.begin(), a.end(), c.begin());
          cpu::cross_entropy(z, targets.data(), 1, &sum, &correct);
        });
-  time("cross_entropy_loss", elements,
-       [&] { cpu::cross_entropy_loss(x, targets.data(), &sum, &correct); });
   time("count_predictions", elements, [&] { cpu::count_predictions(x, counts.data()); });
   time("row_loss, absolute", elements, [&] { cpu::row_loss<AbsoluteError>(z, x, 1, &sum); });
   time("map_back, square", elements, [&] {
     cpu::map_back<Square>({a.data(), n}, {c.data(), n}, {b.data(), n});
   });
   time("dropout", elements, [&] { cpu::dropout(lane, key, 1, 1, 0.1f, y); });
-  time("dropout_add", elements, [&] { cpu::dropout_add(lane, key, 1, 1, 0.1f, x, z, y); });
   time("squared_norm", elements, [&] { sum += cpu::squared_norm({a.data(), n}); });
-  time("any_not_finite", elements, [&] { correct += cpu::any_not_finite({a.data(), n}); });
   auto optimise = [&](char const* name, std::size_t size) {
     auto p = normals(size), gradients = normals(size);
     std::vector<float> m(size), v(size);

@@ -65,7 +65,12 @@
 #define SOTTO_ABI SOTTO_JOIN(v, SOTTO_VERSION_MAJOR, SOTTO_VERSION_MINOR, SOTTO_ISA)
 
 #define SOTTO_ALWAYS_INLINE inline __attribute__((always_inline))
+// A kernel is compiled once: neither inlined where it is called nor cloned for constant arguments.
+#ifdef __clang__
 #define SOTTO_NOINLINE __attribute__((noinline))
+#else
+#define SOTTO_NOINLINE __attribute__((noinline, noclone))
+#endif
 // What runs seldom is compiled for size: at -O3, most of a compiler's time would go into files and messages.
 #define SOTTO_COLD __attribute__((cold, noinline))
 #ifdef __CUDACC__

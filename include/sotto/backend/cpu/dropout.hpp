@@ -109,47 +109,6 @@ SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words,
   return reinterpret_cast<DropoutFloats>(reinterpret_cast<DropoutWords>(x * scale) & mask);
 }
 
-// y = dropout(branch), plus residual if there is one.
-template <bool Add>
-SOTTO_ALWAYS_INLINE void dropout_rows(Lane<int> const& lane, Philox key, std::uint32_t cursor,
-                                      std::uint32_t site, float p, Matrix<float const> branch,
-                                      Matrix<float const> residual, Matrix<float> y) {
-  const std::uint32_t threshold = dropout_threshold(p);
-  const float scale = dropout_scale(p);
-  const int half = dropout_channels / 2, whole = y.columns - y.columns % dropout_channels;
-  for (int s = 0; s < lane.sequences; ++s) {
-    const auto utterance = static_cast<std::uint32_t>(lane.utterances[s]);
-    for (int i = lane.offsets[s]; i < lane.offsets[s + 1]; ++i) {
-      const auto frame = static_cast<std::uint32_t>(lane.starts[s] + (i - lane.offsets[s]));
-      float const *in = branch.row(i), *base = Add ? residual.row(i) : nullptr;
-      float* out = y.row(i);
-      DropoutWords words[2];
-      for (int j = 0; j < whole; j += dropout_channels) {
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame,
-                      utterance, cursor, words[0], words[1]);
-        DropoutFloats first = kept_part(load_floats(in + j), words[0], threshold, scale);
-        DropoutFloats second = kept_part(load_floats(in + j + half), words[1], threshold, scale);
-        if constexpr (Add) {
-          first += load_floats(base + j);
-          second += load_floats(base + j + half);
-        }
-        std::memcpy(out + j, &first, sizeof first);
-        std::memcpy(out + j + half, &second, sizeof second);
-      }
-      if (whole < y.columns) {
-        std::uint32_t tail[dropout_channels];
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame,
-                      utterance, cursor, words[0], words[1]);
-        std::memcpy(tail, words, sizeof tail);
-        for (int j = whole; j < y.columns; ++j) {
-          const float kept = tail[j - whole] >= threshold ? in[j] * scale : 0.0f;
-          out[j] = Add ? base[j] + kept : kept;
-        }
-      }
-    }
-  }
-}
-
 }  // namespace sotto::cpu::detail::inline SOTTO_ABI
 
 namespace sotto::cpu::inline SOTTO_ABI {
@@ -160,19 +119,35 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// Backward: the same call on the gradients.
 inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor,
                                    std::uint32_t site, float p, Matrix<float> x) {
-  if (p > 0) detail::dropout_rows<false>(lane, key, cursor, site, p, x, {}, x);
-}
-
-/// y = residual + dropout(branch), all [lane.rows, width]; y may be either of them. Backward: the
-/// residual's gradient is y's, the branch's is dropout() of y's.
-inline SOTTO_NOINLINE void dropout_add(Lane<int> const& lane, Philox key, std::uint32_t cursor,
-                                       std::uint32_t site, float p, Matrix<float const> branch,
-                                       Matrix<float const> residual, Matrix<float> y) {
-  if (p > 0) return detail::dropout_rows<true>(lane, key, cursor, site, p, branch, residual, y);
-  for (int i = 0; i < y.rows; ++i) {
-    float const *a = residual.row(i), *b = branch.row(i);
-    float* out = y.row(i);
-    for (int j = 0; j < y.columns; ++j) out[j] = a[j] + b[j];
+  using namespace detail;
+  if (!(p > 0)) return;
+  const std::uint32_t threshold = dropout_threshold(p);
+  const float scale = dropout_scale(p);
+  const int half = dropout_channels / 2, whole = x.columns - x.columns % dropout_channels;
+  for (int s = 0; s < lane.sequences; ++s) {
+    const auto utterance = static_cast<std::uint32_t>(lane.utterances[s]);
+    for (int i = lane.offsets[s]; i < lane.offsets[s + 1]; ++i) {
+      const auto frame = static_cast<std::uint32_t>(lane.starts[s] + (i - lane.offsets[s]));
+      float* const row = x.row(i);
+      DropoutWords words[2];
+      for (int j = 0; j < whole; j += dropout_channels) {
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame,
+                      utterance, cursor, words[0], words[1]);
+        DropoutFloats first = kept_part(load_floats(row + j), words[0], threshold, scale);
+        DropoutFloats second = kept_part(load_floats(row + j + half), words[1], threshold, scale);
+        std::memcpy(row + j, &first, sizeof first);
+        std::memcpy(row + j + half, &second, sizeof second);
+      }
+      if (whole < x.columns) {
+        std::uint32_t tail[dropout_channels];
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame,
+                      utterance, cursor, words[0], words[1]);
+        std::memcpy(tail, words, sizeof tail);
+        for (int j = whole; j < x.columns; ++j) {
+          row[j] = tail[j - whole] >= threshold ? row[j] * scale : 0.0f;
+        }
+      }
+    }
   }
 }
 

@@ -45,47 +45,6 @@ SOTTO_ALWAYS_INLINE int first_equal(float const* x, float value, int columns) {
   return j;
 }
 
-// Row by row; Gradient: what it becomes, or nothing (then scores are only read).
-template <bool Gradient, class Number>
-SOTTO_ALWAYS_INLINE void cross_entropy_rows(Matrix<Number> scores, int const* targets, float scale,
-                                            double* loss, std::int64_t* correct) {
-  const int columns = scores.columns;
-  for (int i = 0; i < scores.rows; ++i) {
-    Number* row = scores.row(i);
-    const int target = targets[i];
-    if (!all_finite(row, columns)) {
-      *loss += std::numeric_limits<double>::quiet_NaN();
-      if constexpr (Gradient) std::fill_n(row, columns, std::numeric_limits<float>::quiet_NaN());
-      continue;
-    }
-    const float most = greatest(row, columns), wanted = row[target];
-    if (wanted == most && first_equal(row, most, target) == target) ++*correct;
-    Vec sums{};
-    const int whole = columns - columns % lanes;
-    for (int j = 0; j < whole; j += lanes) {
-      const Vec e = fast_exp(load(row + j) - most);
-      if constexpr (Gradient) store(row + j, e);
-      sums += e;
-    }
-    float sum = sum_of(sums);
-    if (whole < columns) {
-      float part[lanes];
-      store(part, fast_exp(load_part(row + whole, columns - whole) - most));
-      for (int j = whole; j < columns; ++j) {
-        sum += part[j - whole];
-        if constexpr (Gradient) row[j] = part[j - whole];
-      }
-    }
-    *loss += std::log(static_cast<double>(sum)) +
-             (static_cast<double>(most) - static_cast<double>(wanted));
-    if constexpr (Gradient) {
-      const float share = scale / sum;
-      over_columns(columns, [&](int j, auto n) { put(row + j, get(row + j, n) * share, n); });
-      row[target] -= scale;
-    }
-  }
-}
-
 }  // namespace sotto::cpu::detail::inline SOTTO_ABI
 
 namespace sotto::cpu::inline SOTTO_ABI {
@@ -97,13 +56,40 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// makes the loss NaN and its gradient too.
 inline SOTTO_NOINLINE void cross_entropy(Matrix<float> scores, int const* targets, float scale,
                                          double* loss, std::int64_t* correct) {
-  detail::cross_entropy_rows<true>(scores, targets, scale, loss, correct);
-}
-
-/// The same sums without a gradient: scores are only read.
-inline SOTTO_NOINLINE void cross_entropy_loss(Matrix<float const> scores, int const* targets,
-                                              double* loss, std::int64_t* correct) {
-  detail::cross_entropy_rows<false>(scores, targets, 0, loss, correct);
+  using namespace detail;
+  const int columns = scores.columns;
+  for (int i = 0; i < scores.rows; ++i) {
+    float* row = scores.row(i);
+    const int target = targets[i];
+    if (!all_finite(row, columns)) {
+      *loss += std::numeric_limits<double>::quiet_NaN();
+      std::fill_n(row, columns, std::numeric_limits<float>::quiet_NaN());
+      continue;
+    }
+    const float most = greatest(row, columns), wanted = row[target];
+    if (wanted == most && first_equal(row, most, target) == target) ++*correct;
+    Vec sums{};
+    const int whole = columns - columns % lanes;
+    for (int j = 0; j < whole; j += lanes) {
+      const Vec e = fast_exp(load(row + j) - most);
+      store(row + j, e);
+      sums += e;
+    }
+    float sum = sum_of(sums);
+    if (whole < columns) {
+      float part[lanes];
+      store(part, fast_exp(load_part(row + whole, columns - whole) - most));
+      for (int j = whole; j < columns; ++j) {
+        sum += part[j - whole];
+        row[j] = part[j - whole];
+      }
+    }
+    *loss += std::log(static_cast<double>(sum)) +
+             (static_cast<double>(most) - static_cast<double>(wanted));
+    const float share = scale / sum;
+    over_columns(columns, [&](int j, auto n) { put(row + j, get(row + j, n) * share, n); });
+    row[target] -= scale;
+  }
 }
 
 /// counts[c] += the rows of scores [rows, classes] whose greatest score, the first of equal ones,

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -118,16 +117,6 @@ inline SOTTO_NOINLINE double squared_norm(Array<float const> x) {
         ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
   }
   return total;
-}
-
-/// Whether some number is infinite or not a number. Looks at bits, so that -ffast-math cannot talk
-/// it out of it.
-inline SOTTO_NOINLINE bool any_not_finite(Array<float const> x) {
-  constexpr std::uint32_t exponent = 0x7f800000u;
-  std::uint32_t found = 0;
-  for (std::size_t i = 0; i < x.size; ++i)
-    found |= (std::bit_cast<std::uint32_t>(x.begin[i]) & exponent) == exponent ? 1u : 0u;
-  return found != 0;
 }
 
 }  // namespace sotto::cpu::inline SOTTO_ABI

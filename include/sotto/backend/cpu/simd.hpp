@@ -26,9 +26,7 @@ SOTTO_ALWAYS_INLINE Vec load(float const* p) {
   return v;
 }
 SOTTO_ALWAYS_INLINE void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-/// The first n floats, zeros beyond; memory beyond is not touched.
-SOTTO_ALWAYS_INLINE Vec load_part(float const* p, int n) {
-  if (n >= lanes) return load(p);
+inline SOTTO_NOINLINE Vec load_tail(float const* p, int n) {
   // by powers of two: a copy of a size known only at run time is a call
   float part[lanes] = {};
   float* to = part;
@@ -44,9 +42,7 @@ SOTTO_ALWAYS_INLINE Vec load_part(float const* p, int n) {
   piece(1);
   return load(part);
 }
-/// The first n floats of v; memory beyond is not touched.
-SOTTO_ALWAYS_INLINE void store_part(float* p, Vec v, int n) {
-  if (n >= lanes) return store(p, v);
+inline SOTTO_NOINLINE void store_tail(float* p, Vec v, int n) {
   float part[lanes];
   store(part, v);
   float const* from = part;
@@ -61,6 +57,10 @@ SOTTO_ALWAYS_INLINE void store_part(float* p, Vec v, int n) {
   piece(2);
   piece(1);
 }
+/// The first n floats, zeros beyond; memory beyond is not touched. The end of a row: a call, so that loops stay small.
+SOTTO_ALWAYS_INLINE Vec load_part(float const* p, int n) { return n >= lanes ? load(p) : load_tail(p, n); }
+/// The first n floats of v; memory beyond is not touched.
+SOTTO_ALWAYS_INLINE void store_part(float* p, Vec v, int n) { n >= lanes ? store(p, v) : store_tail(p, v, n); }
 SOTTO_ALWAYS_INLINE Vec splat(float x) {
   Vec v;
   for (int i = 0; i < lanes; ++i) v[i] = x;  // Vec{} + x would be a real addition: -0 + 0
@@ -117,16 +117,6 @@ SOTTO_ALWAYS_INLINE Vec fast_exp(Vec x) {
   Vec scale;
   std::memcpy(&scale, &power, sizeof scale);
   return twice * scale;
-}
-
-/// tanh(x): 4e-7 relative.
-SOTTO_ALWAYS_INLINE Vec fast_tanh(Vec x) {
-  const Vec s = x * x;
-  const Vec p =
-      polynomial(s, .99999998f, .133809741f, .00349552588f, 2.06080307e-5f, 1.33531818e-8f);
-  const Vec q = polynomial(s, 1.f, .467142898f, .025876748f, 3.28553163e-4f, 7.77595601e-7f);
-  const Vec limit = splat(9.f), y = x * p / q;  // beyond the limit tanh rounds to 1
-  return x > limit ? splat(1.f) : (x < -limit ? splat(-1.f) : y);
 }
 
 /// x Phi(x), Phi the normal distribution's function: the exact GELU, not its tanh form. 2e-7 max(1,
