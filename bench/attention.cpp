@@ -24,8 +24,7 @@ double fma_peak() {
   sotto::cpu::Vec sum[12]{}, x{}, y{};
   x += 0.5f;
   y += 1e-9f;
-  for (auto& s : sum)
-    __asm__ volatile("" : "+x"(s));  // so that the compiler takes no two for equal
+  for (auto& s : sum) __asm__ volatile("" : "+x"(s));  // so that the compiler takes no two for equal
   constexpr int rounds = 400000;
   const double start = now();
   for (int i = 0; i < rounds; ++i) {
@@ -51,24 +50,17 @@ struct Aligned {
   ~Aligned() { ::operator delete (begin, std::align_val_t{64}); }
 };
 
-template <class Policy, int HeadWidth>
-void measure(char const* name, int length, int heads) {
+template <class Policy, int HeadWidth> void measure(char const* name, int length, int heads) {
   const int sequences = 2, rows = sequences * length, width = heads * HeadWidth;
   std::vector<int> offsets(static_cast<std::size_t>(sequences) + 1);
   for (int i = 0; i <= sequences; ++i) offsets[static_cast<std::size_t>(i)] = i * length;
-  const sotto::Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows,
-                              length,         nullptr, nullptr, 0,         nullptr};
-  const auto size = [&](int columns) {
-    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
-  };
-  Aligned qkv(size(3 * width)), out(size(width)), d_out(size(width)), d_qkv(size(3 * width)),
-      log_sum(size(heads)), gates(size(heads)), d_gates(size(heads)),
-      table(static_cast<std::size_t>(Policy::table(heads)) + 1),
+  const sotto::Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows, length, nullptr, nullptr, 0, nullptr};
+  const auto size = [&](int columns) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns); };
+  Aligned qkv(size(3 * width)), out(size(width)), d_out(size(width)), d_qkv(size(3 * width)), log_sum(size(heads)),
+      gates(size(heads)), d_gates(size(heads)), table(static_cast<std::size_t>(Policy::table(heads)) + 1),
       d_table(static_cast<std::size_t>(Policy::table(heads)) + 1);
   Aligned scratch(sotto::cpu::attention_scratch<HeadWidth>(length));
-  const auto view = [&](Aligned const& a, int columns) {
-    return Matrix<float>{a.begin, rows, columns, columns};
-  };
+  const auto view = [&](Aligned const& a, int columns) { return Matrix<float>{a.begin, rows, columns, columns}; };
   double pairs = 0;
   for (int q = 0; q < length; ++q) {
     const auto keys = sotto::attention::keys_of(Policy::span, q, q + 1, length);
@@ -78,14 +70,13 @@ void measure(char const* name, int length, int heads) {
   std::vector<double> forward, backward;
   for (int round = 0; round < 15; ++round) {
     const double before = fma_peak(), t0 = now();
-    sotto::cpu::attention<Policy, HeadWidth>(lane, heads, static_cast<float>(scale),
-                                             view(qkv, 3 * width), table.begin, view(gates, heads),
-                                             view(out, width), view(log_sum, heads), scratch.begin);
+    sotto::cpu::attention<Policy, HeadWidth>(lane, heads, static_cast<float>(scale), view(qkv, 3 * width), table.begin,
+                                             view(gates, heads), view(out, width), view(log_sum, heads), scratch.begin);
     const double t1 = now(), between = fma_peak(), t2 = now();
-    sotto::cpu::attention_back<Policy, HeadWidth>(
-        lane, heads, static_cast<float>(scale), view(qkv, 3 * width), table.begin,
-        view(gates, heads), view(out, width), view(d_out, width), view(log_sum, heads),
-        view(d_qkv, 3 * width), d_table.begin, view(d_gates, heads), scratch.begin);
+    sotto::cpu::attention_back<Policy, HeadWidth>(lane, heads, static_cast<float>(scale), view(qkv, 3 * width),
+                                                  table.begin, view(gates, heads), view(out, width), view(d_out, width),
+                                                  view(log_sum, heads), view(d_qkv, 3 * width), d_table.begin,
+                                                  view(d_gates, heads), scratch.begin);
     const double t3 = now(), after = fma_peak();
     forward.push_back(2e-9 * work / (t1 - t0) / std::max(before, between));
     backward.push_back(5e-9 * work / (t3 - t2) / std::max(between, after));

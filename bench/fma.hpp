@@ -30,7 +30,8 @@ inline double fma_peak(int threads) {
   constexpr int rounds = 150'000;
   std::vector<double> seconds(static_cast<std::size_t>(threads));
   std::vector<std::thread> team;
-  for (int i = 1; i < threads; ++i) team.emplace_back([&, i] { seconds[static_cast<std::size_t>(i)] = fma_seconds(rounds); });
+  for (int i = 1; i < threads; ++i)
+    team.emplace_back([&, i] { seconds[static_cast<std::size_t>(i)] = fma_seconds(rounds); });
   seconds[0] = fma_seconds(rounds);
   for (auto& thread : team) thread.join();
   double total = 0;

@@ -22,9 +22,7 @@ using namespace sotto;
 
 namespace {
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // GFLOP/s of multiply-adds that never leave the registers.
 double fma_rate() {
@@ -62,24 +60,18 @@ void time(char const* name, double elements, std::function<void()> const& body) 
     std::printf("%-28s no sample on a free core\n", name);
     return;
   }
-  std::nth_element(samples.begin(),
-                   samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2),
-                   samples.end());
-  std::printf("%-28s %7.3f ns/element  (%zu samples)\n", name,
-              1e9 * samples[samples.size() / 2] / elements, samples.size());
+  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
+  std::printf("%-28s %7.3f ns/element  (%zu samples)\n", name, 1e9 * samples[samples.size() / 2] / elements,
+              samples.size());
 }
 
 struct AbsoluteError {
-  template <class T>
-  static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
+  template <class T> static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
     return predicted < wanted ? wanted - predicted : predicted - wanted;
   }
 };
 struct Square {
-  template <class T>
-  static SOTTO_HOST_DEVICE T apply(T const& x) {
-    return x * x;
-  }
+  template <class T> static SOTTO_HOST_DEVICE T apply(T const& x) { return x * x; }
 };
 
 }  // namespace
@@ -97,31 +89,25 @@ int main() {
     return out;
   };
   auto a = normals(n), b = normals(n), c = normals(n);
-  auto gain = normals(width), bias = normals(width), d_gain = normals(width),
-       d_bias = normals(width);
+  auto gain = normals(width), bias = normals(width), d_gain = normals(width), d_bias = normals(width);
   std::vector<float> statistics(2 * rows), inverse(rows);
-  const Matrix<float> x{a.data(), rows, width, width}, y{b.data(), rows, width, width},
-      z{c.data(), rows, width, width}, stats{statistics.data(), rows, 2, 2};
-  const Array<float> g{gain.data(), width}, h{bias.data(), width}, dg{d_gain.data(), width},
-      dh{d_bias.data(), width};
+  const Matrix<float> x{a.data(), rows, width, width}, y{b.data(), rows, width, width}, z{c.data(), rows, width, width},
+      stats{statistics.data(), rows, 2, 2};
+  const Array<float> g{gain.data(), width}, h{bias.data(), width}, dg{d_gain.data(), width}, dh{d_bias.data(), width};
   std::vector<int> order(rows), targets(rows);
   std::vector<double> counts(width);
   std::iota(order.begin(), order.end(), 0);
   for (int& t : targets) t = static_cast<int>(random.below(width));
   const std::vector<int> offsets{0, rows}, zero{0};
-  const Lane<int> lane{offsets.data(), zero.data(), zero.data(), 1, rows,
-                       rows,           nullptr,     nullptr,     0, nullptr};
+  const Lane<int> lane{offsets.data(), zero.data(), zero.data(), 1, rows, rows, nullptr, nullptr, 0, nullptr};
   const Philox key(1, Purpose::dropout);
   double sum = 0;
   std::int64_t correct = 0;
 
   time("layer_norm", elements, [&] { cpu::layer_norm(x, g, h, 1e-5f, y, stats); });
-  time("layer_norm_back", elements,
-       [&] { cpu::layer_norm_back(y, x, g, stats, z, dg, dh, false); });
+  time("layer_norm_back", elements, [&] { cpu::layer_norm_back(y, x, g, stats, z, dg, dh, false); });
   time("normalise_rows", elements, [&] { cpu::normalise_rows(x, y, {inverse.data(), rows}); });
-  time("normalise_rows_back", elements, [&] {
-    cpu::normalise_rows_back(x, y, {inverse.data(), rows}, z);
-  });
+  time("normalise_rows_back", elements, [&] { cpu::normalise_rows_back(x, y, {inverse.data(), rows}, z); });
   const Array<float> flat{a.data(), n}, out{b.data(), n};
   time("gelu_forward", elements, [&] { cpu::gelu_forward(flat, out); });
   time("gelu_back", elements, [&] { cpu::gelu_back(flat, {c.data(), n}, out); });
@@ -138,9 +124,7 @@ int main() {
        });
   time("count_predictions", elements, [&] { cpu::count_predictions(x, counts.data()); });
   time("row_loss, absolute", elements, [&] { cpu::row_loss<AbsoluteError>(z, x, 1, &sum); });
-  time("map_back, square", elements, [&] {
-    cpu::map_back<Square>({a.data(), n}, {c.data(), n}, {b.data(), n});
-  });
+  time("map_back, square", elements, [&] { cpu::map_back<Square>({a.data(), n}, {c.data(), n}, {b.data(), n}); });
   time("dropout", elements, [&] { cpu::dropout(lane, key, 1, 1, 0.1f, y); });
   time("squared_norm", elements, [&] { sum += cpu::squared_norm({a.data(), n}); });
   auto optimise = [&](char const* name, std::size_t size) {

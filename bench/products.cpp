@@ -85,9 +85,8 @@ using Map = Eigen::Map<Plain, Eigen::Aligned64>;
 
 void products(int rows, int in, int out) {
   const Buffer x = buffer(area(rows, in)), w = buffer(area(out, in)), y = buffer(area(rows, out)),
-               before = buffer(area(rows, out)), residual = buffer(area(rows, out)),
-               bias = buffer(area(out, 1)), panels = buffer(cpu::panels_size(in, out)),
-               dw = buffer(area(out, in));
+               before = buffer(area(rows, out)), residual = buffer(area(rows, out)), bias = buffer(area(out, 1)),
+               panels = buffer(cpu::panels_size(in, out)), dw = buffer(area(out, in));
   cpu::pack(w.get(), in, out, 1, in, panels.get());
   const cpu::Panels packed{panels.get(), in, out};
   const Matrix<float> to{y.get(), rows, out, out}, pre{before.get(), rows, out, out};
@@ -95,28 +94,24 @@ void products(int rows, int in, int out) {
   const Map eigen_x(x.get(), rows, in), eigen_w(w.get(), out, in);
   Map eigen_y(y.get(), rows, out), eigen_dw(dw.get(), out, in);
   const double flops = 2. * rows * in * out;
-  const std::string shape =
-      std::to_string(rows) + " x " + std::to_string(in) + " -> " + std::to_string(out);
+  const std::string shape = std::to_string(rows) + " x " + std::to_string(in) + " -> " + std::to_string(out);
   using Kind = cpu::Epilogue::Kind;
   print(shape, measure(flops, {[&] {
                                  cpu::product(from, packed, {Kind::store, bias.get(), {}, {}}, to);
                                },
                                [&] { eigen_y.noalias() = eigen_x * eigen_w.transpose(); }}));
   if (out > in)
-    print(shape + " gelu",
-          measure(flops, {[&] {
-                    cpu::product(from, packed, {Kind::gelu, bias.get(), {}, pre}, to);
-                  }}));
+    print(shape + " gelu", measure(flops, {[&] {
+                                     cpu::product(from, packed, {Kind::gelu, bias.get(), {}, pre}, to);
+                                   }}));
   if (out > in)
-    print(shape + " gelu slope",
-          measure(flops, {[&] {
-                    cpu::product(from, packed, {Kind::gelu_slope, nullptr, other, {}}, to);
-                  }}));
+    print(shape + " gelu slope", measure(flops, {[&] {
+                                           cpu::product(from, packed, {Kind::gelu_slope, nullptr, other, {}}, to);
+                                         }}));
   if (out <= in)
-    print(shape + " residual",
-          measure(flops, {[&] {
-                    cpu::product(from, packed, {Kind::add, bias.get(), other, {}}, to);
-                  }}));
+    print(shape + " residual", measure(flops, {[&] {
+                                         cpu::product(from, packed, {Kind::add, bias.get(), other, {}}, to);
+                                       }}));
   cpu::Workspace workspace;
   const Matrix<float const> dy{residual.get(), rows, out, out};
   const Map eigen_dy(residual.get(), rows, out);
@@ -132,28 +127,21 @@ void convolutions(int width, int groups, int taps, int sequences, int frames) {
   const int rows = sequences * frames, c = shape.channels();
   std::vector<int> offsets;
   for (int i = 0; i <= sequences; ++i) offsets.push_back(i * frames);
-  const Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows,
-                       frames,         nullptr, nullptr, 0,         nullptr};
-  const Buffer x = buffer(area(rows, width)), y = buffer(area(rows, width)),
-               weight = buffer(area(width, c * taps)), bias = buffer(area(width, 1)),
-               dw = buffer(area(width, c * taps)), panels = buffer(shape.panels_floats());
+  const Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows, frames, nullptr, nullptr, 0, nullptr};
+  const Buffer x = buffer(area(rows, width)), y = buffer(area(rows, width)), weight = buffer(area(width, c * taps)),
+               bias = buffer(area(width, 1)), dw = buffer(area(width, c * taps)),
+               panels = buffer(shape.panels_floats());
   cpu::Workspace workspace, window;
   cpu::pack_convolution(shape, weight.get(), panels.get(), workspace);
   const Matrix<float const> from{x.get(), rows, width, width};
   const Matrix<float> to{y.get(), rows, width, width};
   // every tap of every frame, those that fall on the zeros around a sequence too
   const double flops = 2. * rows * width * c * taps;
-  const std::string name = std::to_string(width) + " / " + std::to_string(groups) + " groups, " +
-                           std::to_string(taps) + " taps, " + std::to_string(sequences) + " x " +
-                           std::to_string(frames);
-  print(name, measure(flops, {[&] {
-                        cpu::convolution(shape, lane, from, panels.get(), bias.get(), to,
-                                         workspace);
-                      }}));
-  print(name + " gradient", measure(flops, {[&] {
-                                      cpu::convolution_gradient(shape, lane, from, to, dw.get(),
-                                                                workspace, window);
-                                    }}));
+  const std::string name = std::to_string(width) + " / " + std::to_string(groups) + " groups, " + std::to_string(taps) +
+                           " taps, " + std::to_string(sequences) + " x " + std::to_string(frames);
+  print(name, measure(flops, {[&] { cpu::convolution(shape, lane, from, panels.get(), bias.get(), to, workspace); }}));
+  print(name + " gradient",
+        measure(flops, {[&] { cpu::convolution_gradient(shape, lane, from, to, dw.get(), workspace, window); }}));
 }
 
 }  // namespace
@@ -161,8 +149,7 @@ void convolutions(int width, int groups, int taps, int sequences, int frames) {
 int main() {
   double nominal = 0;
   for (int i = 0; i < 20; ++i) nominal = std::max(nominal, fma_rate());
-  std::printf("FMA loop: %.1f GF/s a core\n%-44s  %-13s  %s\n", nominal, "shape", "GF/s, of peak",
-              "Eigen");
+  std::printf("FMA loop: %.1f GF/s a core\n%-44s  %-13s  %s\n", nominal, "shape", "GF/s, of peak", "Eigen");
   products(2000, 192, 192);
   products(2000, 192, 768);
   products(2000, 768, 192);

@@ -56,7 +56,11 @@ struct Row {
 template <template <class> class Measure, int Depth> constexpr Row row() {
   using Spec = typename Equal<Measure, Depth>::Spec;
   constexpr sotto::EncoderShape shape = Spec::shape.resolved();
-  return {shape.depth, shape.width, shape.heads, shape.feed_forward, Parameters<Spec>::value * 1e-6,
+  return {shape.depth,
+          shape.width,
+          shape.heads,
+          shape.feed_forward,
+          Parameters<Spec>::value * 1e-6,
           HourOfTraining<Spec>::value * 1e-12};
 }
 template <template <class> class Measure, int... Depths>

@@ -49,9 +49,7 @@ JsonLine& JsonLine::raw(std::string_view name, std::string_view json) {
 JsonLine& JsonLine::add(std::string_view name, double value) {
   return raw(name, std::isfinite(value) ? text("%.9g", value) : "null");
 }
-JsonLine& JsonLine::add(std::string_view name, std::uint64_t value) {
-  return raw(name, std::to_string(value));
-}
+JsonLine& JsonLine::add(std::string_view name, std::uint64_t value) { return raw(name, std::to_string(value)); }
 std::string JsonLine::quoted(std::string_view text_) {
   std::string quoted = "\"";
   for (const char c : text_) {
@@ -121,12 +119,16 @@ int guarded(int (*command)(void const*), void const* request) noexcept {
   } catch (sotto::Error const& error) {
     complain(error.what());
     switch (error.code()) {
-      case sotto::ErrorCode::usage: return usage_error;
+      case sotto::ErrorCode::usage:
+        return usage_error;
       case sotto::ErrorCode::data:
       case sotto::ErrorCode::file:
-      case sotto::ErrorCode::checkpoint: return data_or_file_error;
-      case sotto::ErrorCode::device: return no_device;
-      case sotto::ErrorCode::internal: break;
+      case sotto::ErrorCode::checkpoint:
+        return data_or_file_error;
+      case sotto::ErrorCode::device:
+        return no_device;
+      case sotto::ErrorCode::internal:
+        break;
     }
     return internal_error;
   } catch (std::bad_alloc const&) {

@@ -41,8 +41,8 @@ int demo(DemoRequest const& request) {
   pretrain.threads = request.threads;
   pretrain.batch.rows = 1000;
   pretrain.command = text("sotto pretrain --model tiny --batch-rows 1000 --seed %llu --budget ",
-                          static_cast<unsigned long long>(pretrain.seed)) + pretrain.budget + " --data '" +
-                     pretrain.data.string() + "' --out '" + pretrain.out.string() + "'";
+                          static_cast<unsigned long long>(pretrain.seed)) +
+                     pretrain.budget + " --data '" + pretrain.data.string() + "' --out '" + pretrain.out.string() + "'";
   static_cast<void>(sotto::Budget::parse(pretrain.budget));
   std::error_code error;
   if (!request.out.empty() && std::filesystem::exists(pretrain.out / sotto::Checkpoint::file_name, error))
@@ -81,9 +81,10 @@ int demo(DemoRequest const& request) {
                  interval_text(result.frames20).c_str(), interval_text(result.mean_std).c_str()));
     }
     notes = rows[0].result.notes;
-    notes.insert(notes.begin(), "Accuracy in percent of the test speakers' words; in brackets, a 95 % interval that "
-                                "resamples those speakers; error is of 20 frames. Pretraining heard the audio of all "
-                                "splits but val, without labels.");
+    notes.insert(notes.begin(),
+                 "Accuracy in percent of the test speakers' words; in brackets, a 95 % interval that "
+                 "resamples those speakers; error is of 20 frames. Pretraining heard the audio of all "
+                 "splits but val, without labels.");
     print();
     for (auto const& note : notes) print(note);
   } catch (sotto::Error const& reason) {
@@ -93,8 +94,9 @@ int demo(DemoRequest const& request) {
     print(notes[0]);
   }
   const auto report = std::filesystem::absolute(pretrain.out / "report.html");
-  write_report(report, "demo, " + pretrain.model + " within " +
-                           sotto::format_flops(static_cast<double>(end.spent.count)), end, rows, notes);
+  write_report(report,
+               "demo, " + pretrain.model + " within " + sotto::format_flops(static_cast<double>(end.spent.count)), end,
+               rows, notes);
   print("report   " + report.string());
   return budget_spent;
 }

@@ -16,8 +16,7 @@ namespace program {
 std::unique_ptr<sotto::probe::FeatureExtractor> features_of(std::string const& name, std::uint64_t seed);
 
 /// The words probe, compiled once for the commands that use it.
-sotto::probe::ProbeResult probe_words(sotto::AnySource const& source,
-                                      sotto::probe::FeatureExtractor const& features,
+sotto::probe::ProbeResult probe_words(sotto::AnySource const& source, sotto::probe::FeatureExtractor const& features,
                                       sotto::Executor& executor, std::uint64_t seed);
 
 }  // namespace program

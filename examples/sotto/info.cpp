@@ -72,8 +72,10 @@ int info(InfoRequest const& request) {
     return budget_spent;
   }
   if (!request.json)
-    print("model        layers  width  heads  feed-forward  parameters   FLOP a second of audio   audio for 1e13 FLOP    memory\n"
-          "                                                             log-mel   paper's count");
+    print(
+        "model        layers  width  heads  feed-forward  parameters   FLOP a second of audio   audio for 1e13 FLOP    "
+        "memory\n"
+        "                                                             log-mel   paper's count");
   for (auto const name : sotto::presets::All::names()) {
     const auto model = sotto::presets::All::visit(name, [&]<class S>() { return facts<S>(request); });
     if (request.json) {
@@ -83,8 +85,7 @@ int info(InfoRequest const& request) {
     print(text("%-12s %6d %6d %6d %13d %9.2f M %9.2fe9 %13.2fe9 %21s %9s", model.name.c_str(), model.shape.depth,
                model.shape.width, model.shape.heads, model.shape.feed_forward,
                static_cast<double>(model.parameters) / 1e6, model.flops_per_second / 1e9,
-               model.paper_flops_per_second / 1e9,
-               sotto::format_duration(1e13 / model.flops_per_second).c_str(),
+               model.paper_flops_per_second / 1e9, sotto::format_duration(1e13 / model.flops_per_second).c_str(),
                bytes_text(static_cast<double>(model.parameter_bytes + model.activation_bytes)).c_str()));
   }
   return budget_spent;

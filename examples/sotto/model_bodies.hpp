@@ -13,14 +13,13 @@
 #include "models.hpp"
 
 // Everything that the program needs of a preset.
-#define PROGRAM_MODEL(Model)                                                                             \
-  template program::ModelFacts program::facts<Model>(program::InfoRequest const&);                       \
-  template program::RunEnd program::train<Model>(program::PretrainRequest const&, sotto::AnySource,      \
-                                                 program::RunWatch const&);                              \
-  template std::unique_ptr<sotto::probe::FeatureExtractor> program::untrained_features<Model>(           \
-      std::uint64_t);                                                                                    \
-  template std::unique_ptr<sotto::probe::FeatureExtractor> program::checkpoint_features<Model>(          \
-      sotto::Checkpoint const&);                                                                         \
+#define PROGRAM_MODEL(Model)                                                                                  \
+  template program::ModelFacts program::facts<Model>(program::InfoRequest const&);                            \
+  template program::RunEnd program::train<Model>(program::PretrainRequest const&, sotto::AnySource,           \
+                                                 program::RunWatch const&);                                   \
+  template std::unique_ptr<sotto::probe::FeatureExtractor> program::untrained_features<Model>(std::uint64_t); \
+  template std::unique_ptr<sotto::probe::FeatureExtractor> program::checkpoint_features<Model>(               \
+      sotto::Checkpoint const&);                                                                              \
   template bool program::is_model_of<Model>(sotto::Checkpoint const&)
 
 namespace program {
@@ -37,8 +36,7 @@ template <class Model> ModelFacts facts(InfoRequest const& request) {
   facts.pre_norm = std::is_same_v<typename Model::Norm, sotto::norm::Pre>;
   facts.parameters = sotto::parameter_count<Model>;
   facts.flops_per_second = static_cast<double>(sotto::training_cost<Model>(1h).count) / 3600;
-  facts.paper_flops_per_second =
-      static_cast<double>(sotto::paper_cost(Model::shape, 249'600).count) / 15.6;
+  facts.paper_flops_per_second = static_cast<double>(sotto::paper_cost(Model::shape, 249'600).count) / 15.6;
   facts.batch_rows = request.batch.rows > 0 ? request.batch.rows : default_rows<Model>;
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   facts.threads = request.threads > 0 ? request.threads : cores;
@@ -47,14 +45,12 @@ template <class Model> ModelFacts facts(InfoRequest const& request) {
   const sotto::LanePacking packing(request.batch.lane_rows, facts.slots);
   const sotto::Capacity capacity{packing.most_rows(facts.batch_rows, longest), longest};
   const int workers = std::min(facts.slots, facts.threads);
-  facts.activation_bytes =
-      static_cast<std::size_t>(workers) * Engine::Net::activation_bytes(capacity);
+  facts.activation_bytes = static_cast<std::size_t>(workers) * Engine::Net::activation_bytes(capacity);
   facts.parameter_bytes = Engine::bytes(capacity, facts.slots, workers) - facts.activation_bytes;
   return facts;
 }
 
-template <class Model>
-RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch) {
+template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch) {
   sotto::PretrainerOptions<Model> options;
   options.budget = sotto::Budget::parse(request.budget);
   options.seed = request.seed;
@@ -99,10 +95,8 @@ RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch c
   return end;
 }
 
-template <class Model>
-std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed) {
-  return std::make_unique<sotto::probe::EncoderFeatures<Model>>(
-      sotto::probe::EncoderFeatures<Model>::untrained(seed));
+template <class Model> std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed) {
+  return std::make_unique<sotto::probe::EncoderFeatures<Model>>(sotto::probe::EncoderFeatures<Model>::untrained(seed));
 }
 
 template <class Model>

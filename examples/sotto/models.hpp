@@ -72,10 +72,8 @@ struct RunEnd {
 };
 
 template <class Model> ModelFacts facts(InfoRequest const& request);
-template <class Model>
-RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch);
-template <class Model>
-std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed);
+template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch);
+template <class Model> std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed);
 template <class Model>
 std::unique_ptr<sotto::probe::FeatureExtractor> checkpoint_features(sotto::Checkpoint const& checkpoint);
 template <class Model> bool is_model_of(sotto::Checkpoint const& checkpoint);

@@ -58,7 +58,7 @@ int pretrain(PretrainRequest const& request) {
     print("report   " + report.string());
   if (end.outcome == sotto::Outcome::diverged)
     throw Diverged{end.reason + (end.checkpoint.empty() ? std::string()
-                                                       : "; the last good checkpoint is " + end.checkpoint.string())};
+                                                        : "; the last good checkpoint is " + end.checkpoint.string())};
   return exit_code(end.outcome);
 }
 

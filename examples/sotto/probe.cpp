@@ -46,8 +46,7 @@ sotto::probe::ProbeResult probe_words(sotto::AnySource const& source, sotto::pro
 
 int probe(ProbeRequest const& request) {
   SignalWatch signals(false);
-  if (request.task != "words")
-    throw Error(ErrorCode::usage, "there is no task '" + request.task + "'; there is words");
+  if (request.task != "words") throw Error(ErrorCode::usage, "there is no task '" + request.task + "'; there is words");
   const auto extractor = features_of(request.features, request.seed);
   const auto corpus = sotto::Corpus::open(request.data);
   sotto::ThreadPool threads(request.threads);

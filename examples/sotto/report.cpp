@@ -62,9 +62,10 @@ void write_report(std::filesystem::path const& path, std::string const& title, R
   if (!probes.empty()) {
     auto const& first = probes.front().result;
     report.heading("Words");
-    report.paragraph(text("How many of %d words a linear classifier recognises from %d speakers it never heard "
-                          "(%d utterances; chance %.1f %%).", first.classes, first.test_speakers,
-                          first.test_utterances, 100 * first.chance));
+    report.paragraph(
+        text("How many of %d words a linear classifier recognises from %d speakers it never heard "
+             "(%d utterances; chance %.1f %%).",
+             first.classes, first.test_speakers, first.test_utterances, 100 * first.chance));
     sotto::study::IntervalChart chart;
     chart.title = "Words on 20 resampled frames";
     chart.x_label = "accuracy on test speakers, 95 % interval over speakers";

@@ -29,10 +29,11 @@ ModelFacts facts_of(PretrainRequest const& request, int threads) {
 }
 
 void describe_model(ModelFacts const& model) {
-  print(text("model    %s: %d layers of width %d, %d heads, feed-forward %d, %s-norm; %s parameters; %s a second of audio",
-             model.name.c_str(), model.shape.depth, model.shape.width, model.shape.heads, model.shape.feed_forward,
-             model.pre_norm ? "pre" : "post", count_text(static_cast<double>(model.parameters)).c_str(),
-             sotto::format_flops(model.flops_per_second).c_str()));
+  print(text(
+      "model    %s: %d layers of width %d, %d heads, feed-forward %d, %s-norm; %s parameters; %s a second of audio",
+      model.name.c_str(), model.shape.depth, model.shape.width, model.shape.heads, model.shape.feed_forward,
+      model.pre_norm ? "pre" : "post", count_text(static_cast<double>(model.parameters)).c_str(),
+      sotto::format_flops(model.flops_per_second).c_str()));
   print(text("memory   %s for parameters and %d gradients, %s for activations of %d threads; batches of %d frames (%s)",
              bytes_text(static_cast<double>(model.parameter_bytes)).c_str(), model.slots,
              bytes_text(static_cast<double>(model.activation_bytes)).c_str(), model.threads, model.batch_rows,
@@ -63,10 +64,14 @@ void describe_budget(sotto::Budget const& budget, ModelFacts const& model) {
 
 char const* phase_name(sotto::Preparation::Phase phase) {
   switch (phase) {
-    case sotto::Preparation::Phase::reading: return "reading";
-    case sotto::Preparation::Phase::clusters: return "learning clusters of MFCC frames";
-    case sotto::Preparation::Phase::labels: return "labelling frames";
-    case sotto::Preparation::Phase::calibration: return "measuring the speed";
+    case sotto::Preparation::Phase::reading:
+      return "reading";
+    case sotto::Preparation::Phase::clusters:
+      return "learning clusters of MFCC frames";
+    case sotto::Preparation::Phase::labels:
+      return "labelling frames";
+    case sotto::Preparation::Phase::calibration:
+      return "measuring the speed";
   }
   return "";
 }
@@ -108,18 +113,24 @@ std::string resume_command(PretrainRequest const& request) {
 
 ExitCode exit_code(sotto::Outcome outcome) {
   switch (outcome) {
-    case sotto::Outcome::budget_spent: return budget_spent;
-    case sotto::Outcome::stopped: return stopped_by_signal;
-    case sotto::Outcome::diverged: return diverged;
+    case sotto::Outcome::budget_spent:
+      return budget_spent;
+    case sotto::Outcome::stopped:
+      return stopped_by_signal;
+    case sotto::Outcome::diverged:
+      return diverged;
   }
   return internal_error;
 }
 
 char const* outcome_name(sotto::Outcome outcome) {
   switch (outcome) {
-    case sotto::Outcome::budget_spent: return "budget_spent";
-    case sotto::Outcome::stopped: return "stopped";
-    case sotto::Outcome::diverged: return "diverged";
+    case sotto::Outcome::budget_spent:
+      return "budget_spent";
+    case sotto::Outcome::stopped:
+      return "stopped";
+    case sotto::Outcome::diverged:
+      return "diverged";
   }
   return "";
 }
@@ -164,8 +175,10 @@ void require_writable(std::filesystem::path const& directory) {
   const bool written = std::ofstream(trial).put('\n').flush().good();
   std::filesystem::remove(trial, error);
   if (!written)
-    throw Error(ErrorCode::file, "nothing can be written into this directory; choose another --out, or change its "
-                                 "permissions", directory);
+    throw Error(ErrorCode::file,
+                "nothing can be written into this directory; choose another --out, or change its "
+                "permissions",
+                directory);
 }
 
 RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::Executor& executor,
@@ -224,18 +237,20 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
       signals.request_stop();
     }
   };
-  RunEnd end = sotto::presets::All::visit(request.model, [&]<class S>() {
-    return train<S>(request, sotto::AnySource(corpus), watch);
-  });
+  RunEnd end = sotto::presets::All::visit(
+      request.model, [&]<class S>() { return train<S>(request, sotto::AnySource(corpus), watch); });
   terminal.close();
-  if (last) end.training = {{static_cast<double>(last->spent.count), static_cast<double>(last->step), last->loss,
-                             last->masked_accuracy}};
+  if (last)
+    end.training = {
+        {static_cast<double>(last->spent.count), static_cast<double>(last->step), last->loss, last->masked_accuracy}};
   if (broken) {
     try {
       std::rethrow_exception(broken);
     } catch (Error const& error) {
-      throw Error(error.code(), std::string(error.what()) + text("; the run was saved at step %llu, go on with: ",
-                                static_cast<unsigned long long>(end.step)) + resume_command(request));
+      throw Error(error.code(), std::string(error.what()) +
+                                    text("; the run was saved at step %llu, go on with: ",
+                                         static_cast<unsigned long long>(end.step)) +
+                                    resume_command(request));
     }
   }
   if (request.json) return end;
@@ -246,14 +261,18 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
     case sotto::Outcome::budget_spent:
       print("done     " + (end.reason.empty() ? std::string("the budget is spent") : end.reason) + ": " + done);
       break;
-    case sotto::Outcome::stopped: print("stopped  after " + done); break;
-    case sotto::Outcome::diverged: print("diverged after " + done); break;
+    case sotto::Outcome::stopped:
+      print("stopped  after " + done);
+      break;
+    case sotto::Outcome::diverged:
+      print("diverged after " + done);
+      break;
   }
   if (end.training)
     print(text("loss     %.3f, masked accuracy %.1f %%%s", end.training->loss, 100 * end.training->masked_accuracy,
-               end.held_out ? text("; held out: %.3f, %.1f %%", end.held_out->loss,
-                                   100 * end.held_out->masked_accuracy).c_str()
-                            : ""));
+               end.held_out
+                   ? text("; held out: %.3f, %.1f %%", end.held_out->loss, 100 * end.held_out->masked_accuracy).c_str()
+                   : ""));
   if (!end.checkpoint.empty()) print("saved    " + end.checkpoint.string());
   if (end.outcome == sotto::Outcome::stopped) print("go on    " + resume_command(request));
   return end;

@@ -18,7 +18,8 @@ namespace program {
 void describe_corpus(sotto::Corpus const& corpus);
 /// Decodes what fits in memory, showing how far it is. Throws StoppedEarly if the token asks for it.
 void decode(sotto::Corpus const& corpus, sotto::Executor& executor, bool quiet, std::stop_token stop);
-/// Makes the directory, clears it of what a killed run left half-written, and tries to write into it. Throws Error(file).
+/// Makes the directory, clears it of what a killed run left half-written, and tries to write into it. Throws
+/// Error(file).
 void require_writable(std::filesystem::path const& directory);
 
 /// Prints the model and the budget, trains, shows progress, prints how it ended.

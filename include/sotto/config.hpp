@@ -59,9 +59,9 @@
 #endif
 #define SOTTO_ISA_JOIN_(a, b, c, d, e, f, g, h, i) _isa##a##b##c##d##e##f##g##h##i
 #define SOTTO_ISA_JOIN(a, b, c, d, e, f, g, h, i) SOTTO_ISA_JOIN_(a, b, c, d, e, f, g, h, i)
-#define SOTTO_ISA                                                                                    \
-  SOTTO_ISA_JOIN(SOTTO_ISA_0, SOTTO_ISA_1, SOTTO_ISA_2, SOTTO_ISA_3, SOTTO_ISA_4, SOTTO_ISA_5,       \
-                 SOTTO_ISA_6, SOTTO_ISA_7, SOTTO_ISA_8)
+#define SOTTO_ISA                                                                                           \
+  SOTTO_ISA_JOIN(SOTTO_ISA_0, SOTTO_ISA_1, SOTTO_ISA_2, SOTTO_ISA_3, SOTTO_ISA_4, SOTTO_ISA_5, SOTTO_ISA_6, \
+                 SOTTO_ISA_7, SOTTO_ISA_8)
 #define SOTTO_ABI SOTTO_JOIN(v, SOTTO_VERSION_MAJOR, SOTTO_VERSION_MINOR, SOTTO_ISA)
 
 #define SOTTO_ALWAYS_INLINE inline __attribute__((always_inline))

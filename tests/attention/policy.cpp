@@ -18,8 +18,7 @@ struct Capped : Softmax {
   static constexpr int reads = 2;
   static constexpr int table(int heads) { return 2 * heads; }
   static constexpr int parameters(int heads) { return 2 * heads; }
-  template <class T, class Table>
-  static SOTTO_HOST_DEVICE T score(T const& score, Pair at, Table const& table) {
+  template <class T, class Table> static SOTTO_HOST_DEVICE T score(T const& score, Pair at, Table const& table) {
     return tanh(score) * table(2 * at.head) + table(2 * at.head + 1) * T(at.key - at.query);
   }
 };
@@ -27,8 +26,7 @@ struct Chunked : Softmax {
   static SOTTO_HOST_DEVICE bool visible(Pair at) { return at.key / 4 == at.query / 4; }
 };
 struct ScoresInFloat : Softmax {  // a user's slip: works for float only
-  template <class T, class Table>
-  static SOTTO_HOST_DEVICE float score(T const& score, Pair, Table const&) {
+  template <class T, class Table> static SOTTO_HOST_DEVICE float score(T const& score, Pair, Table const&) {
     return static_cast<float>(sotto::real(score));
   }
 };
@@ -37,17 +35,12 @@ struct GateForgotten : Softmax {
 };
 struct NotDerived {};
 
-static_assert(AttentionPolicy<Full> && AttentionPolicy<Windowed<3, 0>> &&
-              AttentionPolicy<RelativeBias<>>);
+static_assert(AttentionPolicy<Full> && AttentionPolicy<Windowed<3, 0>> && AttentionPolicy<RelativeBias<>>);
 static_assert(AttentionPolicy<WavLmBias> && AttentionPolicy<Capped> && AttentionPolicy<Chunked>);
-static_assert(!AttentionPolicy<ScoresInFloat> && !AttentionPolicy<GateForgotten> &&
-              !AttentionPolicy<NotDerived>);
-static_assert(plain_score<Full> && always_visible<Full> && plain_score<Windowed<3>> &&
-              always_visible<Windowed<3>>);
-static_assert(!plain_score<Capped> && always_visible<Capped> && plain_score<Chunked> &&
-              !always_visible<Chunked>);
-static_assert(WavLmBias::shared && WavLmBias::gates == 8 && !RelativeBias<>::shared &&
-              RelativeBias<>::gates == 0);
+static_assert(!AttentionPolicy<ScoresInFloat> && !AttentionPolicy<GateForgotten> && !AttentionPolicy<NotDerived>);
+static_assert(plain_score<Full> && always_visible<Full> && plain_score<Windowed<3>> && always_visible<Windowed<3>>);
+static_assert(!plain_score<Capped> && always_visible<Capped> && plain_score<Chunked> && !always_visible<Chunked>);
+static_assert(WavLmBias::shared && WavLmBias::gates == 8 && !RelativeBias<>::shared && RelativeBias<>::gates == 0);
 
 }  // namespace
 
@@ -63,11 +56,9 @@ TEST_CASE(
         for (int b = 0; b < length; ++b) {
           if (b >= a - 3 && b <= a + 1) first = b < first ? b : first, last = b > last ? b : last;
           if (a >= b - 3 && a <= b + 1)
-            first_query = b < first_query ? b : first_query,
-            last_query = b > last_query ? b : last_query;
+            first_query = b < first_query ? b : first_query, last_query = b > last_query ? b : last_query;
         }
-      const Range keys = keys_of(span, begin, end, length),
-                  queries = queries_of(span, begin, end, length);
+      const Range keys = keys_of(span, begin, end, length), queries = queries_of(span, begin, end, length);
       CHECK(keys.begin == first);
       CHECK(keys.end == last + 1);
       CHECK(queries.begin == first_query);

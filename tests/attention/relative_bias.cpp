@@ -41,8 +41,7 @@ TEST_CASE("distances fall into WavLM's buckets") {
   CHECK(RelativeBias<>::bucket(-10000) == 159);
 }
 
-TEST_CASE(
-    "a score gets the learned number of its head and bucket, also beyond the farthest distance") {
+TEST_CASE("a score gets the learned number of its head and bucket, also beyond the farthest distance") {
   using P = RelativeBias<32, 128>;
   const int heads = 3;
   std::vector<double> learned(static_cast<std::size_t>(P::parameters(heads))),
@@ -52,8 +51,7 @@ TEST_CASE(
     table[i] = learned[static_cast<std::size_t>(P::source(static_cast<int>(i), heads))];
   for (int head = 0; head < heads; ++head)
     for (const int key : {0, 1, 7, 8, 99, 250, 299, 301, 320, 500})
-      CHECK(scored<P>(0.0, Pair{head, 300, key}, table.data()) ==
-            bucket_of_wavlm(key - 300, 32, 128) * heads + head);
+      CHECK(scored<P>(0.0, Pair{head, 300, key}, table.data()) == bucket_of_wavlm(key - 300, 32, 128) * heads + head);
 }
 
 TEST_CASE("WavLM's gate is a (b c - 1) + 2 with sigmoids of sums of four") {

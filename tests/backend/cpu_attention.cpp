@@ -35,11 +35,9 @@ struct ChunkedCapped : Softmax {
     const int chunks = at.key / 32 - at.query / 32;
     return chunks <= 0 && chunks >= -2;
   }
-  template <class T, class Table>
-  static SOTTO_HOST_DEVICE T score(T const& score, Pair at, Table const& table) {
+  template <class T, class Table> static SOTTO_HOST_DEVICE T score(T const& score, Pair at, Table const& table) {
     const int d = at.key - at.query;
-    return tanh(score) * table(2 * at.head) +
-           table(2 * at.head + 1) * T(d < 0 ? d * 0.01f : -d * 0.01f);
+    return tanh(score) * table(2 * at.head) + table(2 * at.head + 1) * T(d < 0 ? d * 0.01f : -d * 0.01f);
   }
 };
 struct EveryThirdIsBlind : Softmax {
@@ -57,36 +55,29 @@ struct Shape {
   }
 };
 
-template <class T>
-using Numbers = std::vector<T>;
+template <class T> using Numbers = std::vector<T>;
 std::size_t index(int row, int columns, int column) {
-  return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) +
-         static_cast<std::size_t>(column);
+  return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) + static_cast<std::size_t>(column);
 }
 
 // The definition, over any scalar; visits every visible pair with its weight.
-template <class Policy, class T>
-struct Naive {
+template <class Policy, class T> struct Naive {
   Shape const& shape;
   Numbers<T> const &qkv, &table, &gates;
 
   T const& at(int row, int part, int head, int c) const {
-    return qkv[index(row, 3 * shape.heads * shape.padded,
-                     (part * shape.heads + head) * shape.padded + c)];
+    return qkv[index(row, 3 * shape.heads * shape.padded, (part * shape.heads + head) * shape.padded + c)];
   }
   T raw(int query, int key, int head) const {
     T sum(0);
     for (int c = 0; c < shape.width; ++c) sum += at(query, 0, head, c) * at(key, 1, head, c);
     return sum / std::sqrt(static_cast<double>(shape.width));
   }
-  T gate(int row, int head) const {
-    return Policy::gates > 0 ? gates[index(row, shape.heads, head)] : T(1);
-  }
+  T gate(int row, int head) const { return Policy::gates > 0 ? gates[index(row, shape.heads, head)] : T(1); }
 
   // f(row, head, first row of the sequence, keys, probabilities, log of the denominator) for each
   // query.
-  template <class F>
-  void each_query(F&& f) const {
+  template <class F> void each_query(F&& f) const {
     for (std::size_t s = 0; s + 1 < shape.offsets.size(); ++s)
       for (int head = 0; head < shape.heads; ++head)
         for (int q = 0; q < shape.offsets[s + 1] - shape.offsets[s]; ++q) {
@@ -97,8 +88,8 @@ struct Naive {
           for (int k = 0; k < shape.offsets[s + 1] - first; ++k) {
             if (!seen<Policy>({head, q, k})) continue;
             keys.push_back(k);
-            p.push_back(exp(scored<Policy>(raw(first + q, first + k, head), Pair{head, q, k},
-                                           table.data(), gate(first + q, head))));
+            p.push_back(exp(scored<Policy>(raw(first + q, first + k, head), Pair{head, q, k}, table.data(),
+                                           gate(first + q, head))));
             sum += p.back();
           }
           for (T& x : p) x /= sum;
@@ -107,8 +98,7 @@ struct Naive {
   }
   Numbers<T> forward() const {
     Numbers<T> out(index(shape.rows(), shape.heads * shape.padded, 0), T(0));
-    each_query([&](int row, int head, int first, std::vector<int> const& keys, Numbers<T> const& p,
-                   T const&) {
+    each_query([&](int row, int head, int first, std::vector<int> const& keys, Numbers<T> const& p, T const&) {
       for (std::size_t i = 0; i < keys.size(); ++i)
         for (int c = 0; c < shape.width; ++c)
           out[index(row, shape.heads * shape.padded, head * shape.padded + c)] +=
@@ -123,8 +113,7 @@ struct Gradients {
 };
 
 template <class Policy>
-Gradients naive_back(Naive<Policy, double> const& naive, Numbers<double> const& out,
-                     Numbers<double> const& d_out) {
+Gradients naive_back(Naive<Policy, double> const& naive, Numbers<double> const& out, Numbers<double> const& d_out) {
   Shape const& shape = naive.shape;
   Gradients d{Numbers<double>(naive.qkv.size()), Numbers<double>(naive.table.size()),
               Numbers<double>(naive.gates.size())};
@@ -133,12 +122,10 @@ Gradients naive_back(Naive<Policy, double> const& naive, Numbers<double> const& 
   const auto to = [&](int row, int part, int head, int c) -> double& {
     return d.qkv[index(row, 3 * columns, (part * shape.heads + head) * shape.padded + c)];
   };
-  naive.each_query([&](int row, int head, int first, std::vector<int> const& keys,
-                       Numbers<double> const& p, double) {
+  naive.each_query([&](int row, int head, int first, std::vector<int> const& keys, Numbers<double> const& p, double) {
     double along = 0;
     for (int c = 0; c < shape.width; ++c)
-      along += out[index(row, columns, head * shape.padded + c)] *
-               d_out[index(row, columns, head * shape.padded + c)];
+      along += out[index(row, columns, head * shape.padded + c)] * d_out[index(row, columns, head * shape.padded + c)];
     for (std::size_t i = 0; i < keys.size(); ++i) {
       const int key = first + keys[i];
       double dp = 0;
@@ -148,11 +135,9 @@ Gradients naive_back(Naive<Policy, double> const& naive, Numbers<double> const& 
         to(key, 2, head, c) += p[i] * g;
       }
       const double ds = p[i] * (dp - along);
-      const auto slope =
-          score_slope<Policy>(naive.raw(row, key, head), Pair{head, row - first, keys[i]},
-                              naive.table.data(), naive.gate(row, head));
-      for (int e = 0; e < slope.used; ++e)
-        d.table[static_cast<std::size_t>(slope.entry[e])] += ds * slope.by_entry[e];
+      const auto slope = score_slope<Policy>(naive.raw(row, key, head), Pair{head, row - first, keys[i]},
+                                             naive.table.data(), naive.gate(row, head));
+      for (int e = 0; e < slope.used; ++e) d.table[static_cast<std::size_t>(slope.entry[e])] += ds * slope.by_entry[e];
       if (Policy::gates > 0) d.gates[index(row, shape.heads, head)] += ds * slope.by_gate;
       for (int c = 0; c < shape.width; ++c) {
         to(row, 0, head, c) += ds * slope.by_raw * scale * naive.at(key, 1, head, c);
@@ -168,8 +153,7 @@ struct Floats {  // at a multiple of 64 bytes, filled with NaN: whoever reads wh
   float* begin;
   std::size_t size;
   explicit Floats(std::size_t n)
-      : begin(static_cast<float*>(::operator new ((n + 1) * sizeof(float), std::align_val_t{64}))),
-        size(n) {
+      : begin(static_cast<float*>(::operator new ((n + 1) * sizeof(float), std::align_val_t{64}))), size(n) {
     for (std::size_t i = 0; i <= n; ++i) begin[i] = std::numeric_limits<float>::quiet_NaN();
   }
   explicit Floats(Numbers<double> const& from) : Floats(from.size()) {
@@ -190,8 +174,7 @@ double distance(Floats const& a, Numbers<double> const& b) {
   return std::sqrt(apart / norm);
 }
 
-template <class Policy, int Width>
-void check(char const* name, std::vector<int> const& lengths, int heads) {
+template <class Policy, int Width> void check(char const* name, std::vector<int> const& lengths, int heads) {
   constexpr int padded = (Width + 7) / 8 * 8;
   Shape shape{{0}, heads, Width, padded};
   for (const int n : lengths) shape.offsets.push_back(shape.offsets.back() + n);
@@ -225,8 +208,7 @@ void check(char const* name, std::vector<int> const& lengths, int heads) {
   // The plain backward itself against dual numbers, along a random direction of all inputs at once.
   if (rows < 100) {
     using D = Dual<double, 1>;
-    const auto along = [&](Numbers<double> const& x, Numbers<double> const& gradient,
-                           double& expected) {
+    const auto along = [&](Numbers<double> const& x, Numbers<double> const& gradient, double& expected) {
       Numbers<D> moved(x.size());
       for (std::size_t i = 0; i < x.size(); ++i) {
         moved[i] = D(x[i]);
@@ -256,28 +238,23 @@ void check(char const* name, std::vector<int> const& lengths, int heads) {
                        nullptr,
                        0,
                        nullptr};
-  const auto view = [&](Floats& a, int width) {
-    return Matrix<float>{a.begin, rows, width, width};
-  };
-  Floats qkv_f(qkv), d_out_f(d_out), table_f(table), gates_f(gates), out(wanted.size()),
-      log_sum(wanted_log.size()), d_qkv(qkv.size()), d_table(table.size()), d_gates(gates.size());
+  const auto view = [&](Floats& a, int width) { return Matrix<float>{a.begin, rows, width, width}; };
+  Floats qkv_f(qkv), d_out_f(d_out), table_f(table), gates_f(gates), out(wanted.size()), log_sum(wanted_log.size()),
+      d_qkv(qkv.size()), d_table(table.size()), d_gates(gates.size());
   const std::size_t needed = sotto::cpu::attention_scratch<padded>(shape.longest());
   Floats memory(needed);
   float* const scratch = memory.begin;
   for (std::size_t i = 0; i < table.size(); ++i) d_table.begin[i] = 0;
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(Width)));
-  const auto gate_view = [&](Floats& a) {
-    return Policy::gates > 0 ? view(a, heads) : Matrix<float>{};
-  };
-  sotto::cpu::attention<Policy, padded>(lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin,
-                                        gate_view(gates_f), view(out, columns),
-                                        view(log_sum, heads), scratch);
+  const auto gate_view = [&](Floats& a) { return Policy::gates > 0 ? view(a, heads) : Matrix<float>{}; };
+  sotto::cpu::attention<Policy, padded>(lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin, gate_view(gates_f),
+                                        view(out, columns), view(log_sum, heads), scratch);
   CHECK(distance(out, wanted) < 2e-6);
   CHECK(distance(log_sum, wanted_log) < 2e-6);
   const auto back = [&](Floats& to) {
     sotto::cpu::attention_back<Policy, padded>(
-        lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin, gate_view(gates_f),
-        view(out, columns), view(d_out_f, columns), view(log_sum, heads), view(to, 3 * columns),
+        lane, heads, scale, view(qkv_f, 3 * columns), table_f.begin, gate_view(gates_f), view(out, columns),
+        view(d_out_f, columns), view(log_sum, heads), view(to, 3 * columns),
         Policy::table(heads) > 0 ? d_table.begin : nullptr, gate_view(d_gates), scratch);
   };
   back(d_qkv);
@@ -297,8 +274,7 @@ void check(char const* name, std::vector<int> const& lengths, int heads) {
   CHECK(distance(d_table, wanted_back.table) < 4e-6);
 }
 
-template <class Policy>
-void check_widths(char const* name) {
+template <class Policy> void check_widths(char const* name) {
   check<Policy, 8>(name, {1, 5, 33}, 2);
   check<Policy, 24>(name, {1, 5, 33, 100}, 3);
   check<Policy, 40>(name, {33, 5}, 2);
@@ -308,8 +284,7 @@ void check_widths(char const* name) {
 
 }  // namespace
 
-TEST_CASE(
-    "full attention is the softmax of its definition, forward and backward, at any head width") {
+TEST_CASE("full attention is the softmax of its definition, forward and backward, at any head width") {
   check_widths<Full>("Full");
   check<Full, 31>("Full", {33, 7}, 2);
   check<Full, 44>("Full", {50, 97}, 2);
@@ -353,11 +328,9 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
       qkv.begin[index(i, 24, 8 + c)] = static_cast<float>(i);
       qkv.begin[index(i, 24, 16 + c)] = static_cast<float>(i);
     }
-  const Lane<int> lane{offsets.data(), nullptr, nullptr, 1, length,
-                       length,         nullptr, nullptr, 0, nullptr};
-  sotto::cpu::attention<Full, 8>(lane, 1, 1, Matrix<float const>{qkv.begin, length, 24, 24},
-                                 nullptr, {}, {out.begin, length, 8, 8},
-                                 {log_sum.begin, length, 1, 1}, scratch);
+  const Lane<int> lane{offsets.data(), nullptr, nullptr, 1, length, length, nullptr, nullptr, 0, nullptr};
+  sotto::cpu::attention<Full, 8>(lane, 1, 1, Matrix<float const>{qkv.begin, length, 24, 24}, nullptr, {},
+                                 {out.begin, length, 8, 8}, {log_sum.begin, length, 1, 1}, scratch);
   for (std::size_t i = 0; i < out.size; ++i) CHECK(out.begin[i] == doctest::Approx(length - 1));
   CHECK(log_sum.begin[0] == doctest::Approx(800.0 * (length - 1)));
 }
@@ -365,20 +338,17 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
 TEST_CASE("gates are linear in a head's slice of the input, and so are their gradients") {
   constexpr int rows = 37, heads = 3, width = 20, gates = WavLmBias::gates;
   sotto::Random random(3, sotto::Purpose::noise);
-  Numbers<double> x(rows * heads * width), weight(gates * width), bias(gates), constant(heads),
-      d(rows * heads);
+  Numbers<double> x(rows * heads * width), weight(gates * width), bias(gates), constant(heads), d(rows * heads);
   for (auto* numbers : {&x, &weight, &bias, &constant, &d})
     for (double& v : *numbers) v = static_cast<double>(static_cast<float>(0.5 * random.normal()));
-  const auto gate = [&]<class T>(Numbers<T> const& in, Numbers<T> const& w, Numbers<T> const& b,
-                                 Numbers<T> const& c) {
+  const auto gate = [&]<class T>(Numbers<T> const& in, Numbers<T> const& w, Numbers<T> const& b, Numbers<T> const& c) {
     Numbers<T> out(rows * heads);
     for (int i = 0; i < rows; ++i)
       for (int h = 0; h < heads; ++h) {
         T raw[gates];
         for (int g = 0; g < gates; ++g) {
           raw[g] = b[static_cast<std::size_t>(g)];
-          for (int k = 0; k < width; ++k)
-            raw[g] += in[index(i, heads * width, h * width + k)] * w[index(g, width, k)];
+          for (int k = 0; k < width; ++k) raw[g] += in[index(i, heads * width, h * width + k)] * w[index(g, width, k)];
         }
         out[index(i, heads, h)] = gated<WavLmBias>(raw, c[static_cast<std::size_t>(h)]);
       }
@@ -387,16 +357,14 @@ TEST_CASE("gates are linear in a head's slice of the input, and so are their gra
   Floats xf(x), wf(weight), bf(bias), cf(constant), df(d), out(d.size());
   const auto matrix = [](Floats& a, int r, int c) { return Matrix<float>{a.begin, r, c, c}; };
   const auto array = [](Floats& a) { return Array<float>{a.begin, a.size}; };
-  sotto::cpu::attention_gates<WavLmBias, width>(matrix(xf, rows, heads * width),
-                                                matrix(wf, gates, width), array(bf), array(cf),
-                                                matrix(out, rows, heads));
+  sotto::cpu::attention_gates<WavLmBias, width>(matrix(xf, rows, heads * width), matrix(wf, gates, width), array(bf),
+                                                array(cf), matrix(out, rows, heads));
   CHECK(distance(out, gate(x, weight, bias, constant)) < 1e-6);
 
   Floats dx(x), dw(weight), db(bias), dc(constant);  // added to: they begin as something
   sotto::cpu::attention_gates_back<WavLmBias, width>(
-      matrix(xf, rows, heads * width), matrix(wf, gates, width), array(bf), array(cf),
-      matrix(df, rows, heads), matrix(dx, rows, heads * width), matrix(dw, gates, width), array(db),
-      array(dc));
+      matrix(xf, rows, heads * width), matrix(wf, gates, width), array(bf), array(cf), matrix(df, rows, heads),
+      matrix(dx, rows, heads * width), matrix(dw, gates, width), array(db), array(dc));
   using D = Dual<double, 1>;
   Numbers<double> const* inputs[] = {&x, &weight, &bias, &constant};
   Floats* gradients[] = {&dx, &dw, &db, &dc};
@@ -406,11 +374,9 @@ TEST_CASE("gates are linear in a head's slice of the input, and so are their gra
       double expected = 0, actual = 0, size = 0;
       for (int k = 0; k < 4; ++k) moved[k] = Numbers<D>(inputs[k]->begin(), inputs[k]->end());
       for (std::size_t i = 0; i < moved[which].size(); ++i) {
-        if (direction < 7 && (i * 2654435761u >> 7) % 7 != static_cast<std::size_t>(direction))
-          continue;
+        if (direction < 7 && (i * 2654435761u >> 7) % 7 != static_cast<std::size_t>(direction)) continue;
         moved[which][i].by[0] = random.normal();
-        const double gradient =
-            static_cast<double>(gradients[which]->begin[i]) - (*inputs[which])[i];
+        const double gradient = static_cast<double>(gradients[which]->begin[i]) - (*inputs[which])[i];
         expected += moved[which][i].by[0] * gradient;
         size += std::abs(moved[which][i].by[0] * gradient);
       }

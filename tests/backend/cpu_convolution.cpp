@@ -26,9 +26,7 @@ struct Table {
   int rows, width, stride;
   std::vector<float> memory;
   Table(int rows_, int width_, std::uint64_t seed)
-      : rows(rows_),
-        width(width_),
-        stride(width_ + 5),
+      : rows(rows_), width(width_), stride(width_ + 5),
         memory(static_cast<std::size_t>(rows_ * (width_ + 5) + 8), guard) {
     const std::vector<float> numbers = noise(static_cast<std::size_t>(rows * width), seed);
     for (int t = 0; t < rows; ++t) std::copy_n(numbers.data() + t * width, width, view().row(t));
@@ -57,15 +55,13 @@ void check(int width, int groups, int taps, std::vector<int> const& lengths) {
   std::vector<int> offsets{0};
   for (const int length : lengths) offsets.push_back(offsets.back() + length);
   const int rows = offsets.back(), c = width / groups, sequences = static_cast<int>(lengths.size());
-  const Lane<int> lane{offsets.data(), nullptr, nullptr,
-                       sequences,      rows,    *std::max_element(lengths.begin(), lengths.end()),
-                       nullptr,        nullptr, 0,
-                       nullptr};
+  const Lane<int> lane{
+      offsets.data(), nullptr, nullptr, sequences, rows, *std::max_element(lengths.begin(), lengths.end()),
+      nullptr,        nullptr, 0,       nullptr};
   const cpu::GroupedConvolution shape{width, groups, taps};
   const std::vector<float> weight = noise(static_cast<std::size_t>(width * c * taps), 1),
                            bias = noise(static_cast<std::size_t>(width), 2);
-  Table x(rows, width, 3), dy(rows, width, 4), y(rows, width, 5), dx(rows, width, 6),
-      plain(rows, width, 7);
+  Table x(rows, width, 3), dy(rows, width, 4), y(rows, width, 5), dx(rows, width, 6), plain(rows, width, 7);
   std::vector<float> dw = noise(weight.size(), 8);
   const std::vector<float> start = dw;
 
@@ -73,8 +69,7 @@ void check(int width, int groups, int taps, std::vector<int> const& lengths) {
   std::vector<double> want_y(static_cast<std::size_t>(rows * width)), want_dx(want_y.size());
   std::vector<double> want_dw(start.begin(), start.end());
   for (int s = 0; s < sequences; ++s) {
-    const int first = offsets[static_cast<std::size_t>(s)],
-              length = lengths[static_cast<std::size_t>(s)];
+    const int first = offsets[static_cast<std::size_t>(s)], length = lengths[static_cast<std::size_t>(s)];
     for (int t = 0; t < length; ++t)
       for (int o = 0; o < width; ++o) {
         double sum = 0;
@@ -112,12 +107,10 @@ void check(int width, int groups, int taps, std::vector<int> const& lengths) {
     for (int o = 0; o < width; ++o) {
       const auto at = static_cast<std::size_t>(t * width + o);
       of_plain = worse(of_plain, std::abs(plain(t, o) - want_y[at]));
-      of_y = worse(of_y, std::abs(y(t, o) - want_y[at] -
-                                  static_cast<double>(bias[static_cast<std::size_t>(o)])));
+      of_y = worse(of_y, std::abs(y(t, o) - want_y[at] - static_cast<double>(bias[static_cast<std::size_t>(o)])));
       of_dx = worse(of_dx, std::abs(dx(t, o) - want_dx[at]));
     }
-  for (std::size_t i = 0; i < dw.size(); ++i)
-    of_dw = worse(of_dw, std::abs(static_cast<double>(dw[i]) - want_dw[i]));
+  for (std::size_t i = 0; i < dw.size(); ++i) of_dw = worse(of_dw, std::abs(static_cast<double>(dw[i]) - want_dw[i]));
   const double terms = rounding(c * taps);
   CHECK(of_y <= terms);
   CHECK(of_plain <= terms);

@@ -20,9 +20,7 @@ struct Scores {
   std::vector<float> numbers;
   std::vector<int> targets;
   Scores(int rows_, int columns_, std::uint64_t seed, double scale = 3)
-      : rows(rows_),
-        columns(columns_),
-        stride(columns_ + 3),
+      : rows(rows_), columns(columns_), stride(columns_ + 3),
         numbers(static_cast<std::size_t>(rows_ * (columns_ + 3)), guard) {
     Random random(seed, Purpose::user);
     for (int i = 0; i < rows; ++i) {
@@ -44,14 +42,12 @@ struct Scores {
 };
 
 struct AbsoluteError {
-  template <class T>
-  static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
+  template <class T> static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
     return predicted < wanted ? wanted - predicted : predicted - wanted;
   }
 };
 struct SquaredError {
-  template <class T>
-  static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
+  template <class T> static SOTTO_HOST_DEVICE T term(T const& predicted, T const& wanted) {
     const T difference = predicted - wanted;
     return difference * difference;
   }

@@ -13,26 +13,18 @@ using namespace sotto;
 namespace {
 
 struct Swish {
-  template <class T>
-  static SOTTO_HOST_DEVICE T apply(T const& x) {
-    return x / (T(1) + exp(-x));
-  }
+  template <class T> static SOTTO_HOST_DEVICE T apply(T const& x) { return x / (T(1) + exp(-x)); }
 };
 struct Cube {
-  template <class T>
-  static SOTTO_HOST_DEVICE T apply(T const& x) {
-    return x * x * x;
-  }
+  template <class T> static SOTTO_HOST_DEVICE T apply(T const& x) { return x * x * x; }
 };
 
 }  // namespace
 
-TEST_CASE(
-    "a user's function is mapped over every number, and its slope agrees with the derivative") {
+TEST_CASE("a user's function is mapped over every number, and its slope agrees with the derivative") {
   for (std::size_t n = 0; n <= 67; ++n) {
     Random random(n, Purpose::user);
-    std::vector<float> x(n + 1, 7.0f), y(n + 1, 7.0f), dy(n + 1, 7.0f), dx(n + 1, 7.0f),
-        cube(n + 1, 7.0f);
+    std::vector<float> x(n + 1, 7.0f), y(n + 1, 7.0f), dy(n + 1, 7.0f), dx(n + 1, 7.0f), cube(n + 1, 7.0f);
     for (std::size_t i = 0; i < n; ++i) {
       x[i] = static_cast<float>(random.normal());
       dy[i] = static_cast<float>(random.normal());
@@ -44,10 +36,8 @@ TEST_CASE(
     for (std::size_t i = 0; i < n; ++i) {
       const double number = static_cast<double>(x[i]), s = 1 / (1 + std::exp(-number));
       right &= std::abs(static_cast<double>(y[i]) - number * s) < 1e-6;
-      right &= std::abs(static_cast<double>(dx[i]) -
-                        static_cast<double>(dy[i]) * (s + number * s * (1 - s))) < 1e-5;
-      right &= std::abs(static_cast<double>(cube[i]) -
-                        static_cast<double>(dy[i]) * 3 * number * number) < 1e-4;
+      right &= std::abs(static_cast<double>(dx[i]) - static_cast<double>(dy[i]) * (s + number * s * (1 - s))) < 1e-5;
+      right &= std::abs(static_cast<double>(cube[i]) - static_cast<double>(dy[i]) * 3 * number * number) < 1e-4;
     }
     CHECK_MESSAGE(right, n);
   }

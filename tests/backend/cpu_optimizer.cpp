@@ -28,14 +28,12 @@ TEST_CASE("AdamW agrees with the textbook in double over several steps, at every
     for (int step = 1; step <= 6; ++step) {
       const auto g = normals(n + 1, static_cast<std::uint64_t>(10 + step));
       const cpu::AdamwStep settings{0.01, 0.9, 0.98, 1e-6, 0.1, step, 0.5};
-      cpu::adamw({p.data(), n}, Array<float const>{g.data(), n}, {m.data(), n}, {v.data(), n},
-                 settings);
+      cpu::adamw({p.data(), n}, Array<float const>{g.data(), n}, {m.data(), n}, {v.data(), n}, settings);
       for (std::size_t i = 0; i < n; ++i) {
         const double d = 0.5 * static_cast<double>(g[i]);
         dm[i] = 0.9 * dm[i] + 0.1 * d;
         dv[i] = 0.98 * dv[i] + 0.02 * d * d;
-        const double corrected = dm[i] / (1 - std::pow(0.9, step)),
-                     square = dv[i] / (1 - std::pow(0.98, step));
+        const double corrected = dm[i] / (1 - std::pow(0.9, step)), square = dv[i] / (1 - std::pow(0.98, step));
         dp[i] = dp[i] - 0.01 * 0.1 * dp[i] - 0.01 * corrected / (std::sqrt(square) + 1e-6);
       }
     }
@@ -56,8 +54,7 @@ TEST_CASE("the squared norm is exact to double rounding, at every size") {
   for (std::size_t n : {0u, 1u, 7u, 8u, 67u, 4095u, 4096u, 4097u, 10001u}) {
     const auto x = normals(n, n);
     long double expected = 0;
-    for (float number : x)
-      expected += static_cast<long double>(number) * static_cast<long double>(number);
+    for (float number : x) expected += static_cast<long double>(number) * static_cast<long double>(number);
     CHECK(cpu::squared_norm(Array<float const>{x.data(), n}) ==
           doctest::Approx(static_cast<double>(expected)).epsilon(1e-13));
   }

@@ -22,9 +22,7 @@ struct Table {
   int rows, columns, stride;
   std::vector<float> memory;
   Table(int rows_, int columns_, std::uint64_t seed, int gap = 3)
-      : rows(rows_),
-        columns(columns_),
-        stride(columns_ + gap),
+      : rows(rows_), columns(columns_), stride(columns_ + gap),
         memory(static_cast<std::size_t>(rows_ * (columns_ + gap) + 16), guard) {
     Random random(seed, Purpose::user);
     for (int i = 0; i < rows; ++i)
@@ -52,8 +50,7 @@ std::vector<float> panels_of(Table& b) {
 
 double gelu_of(double x) { return .5 * x * (1 + std::erf(x / std::sqrt(2.))); }
 double slope_of(double x) {
-  return .5 * (1 + std::erf(x / std::sqrt(2.))) +
-         x * std::exp(-.5 * x * x) / std::sqrt(2 * 3.141592653589793);
+  return .5 * (1 + std::erf(x / std::sqrt(2.))) + x * std::exp(-.5 * x * x) / std::sqrt(2 * 3.141592653589793);
 }
 
 // What rounding may cost in a sum of k terms of size 1; a term too many or too few costs about 1.
@@ -84,8 +81,7 @@ void check_shape(int m, int n, int k) {
         for (int i = 0; i < m; ++i) std::fill_n(c.view().row(i), n, std::nanf(""));
       else
         c = start;
-      cpu::product(a.view(), packed,
-                   {kind, with_bias ? bias.view().begin : nullptr, other.view(), before.view()},
+      cpu::product(a.view(), packed, {kind, with_bias ? bias.view().begin : nullptr, other.view(), before.view()},
                    c.view());
       double worst = 0, worst_before = 0;
       for (int i = 0; i < m; ++i)
@@ -210,8 +206,7 @@ TEST_CASE("the weight gradient adds dy^T x for any shape") {
     CHECK(dw.guarded());
   };
   for (int out = 1; out <= 30; ++out)
-    for (const int in : {1, 5, 16, 17, 31, 33, 64, 70})
-      check((out * 11 + in) % 50 + 1, out, in, in + out % 3);
+    for (const int in : {1, 5, 16, 17, 31, 33, 64, 70}) check((out * 11 + in) % 50 + 1, out, in, in + out % 3);
   check(511, 45, 70, 70);
   check(1025, 29, 300, 300);
   check(300, 20, 1100, 1100);
@@ -230,8 +225,7 @@ TEST_CASE("what is not a number stays visible in a product and its GELU") {
   Table a(3, 4, 1), b(4, 5, 2), c(3, 5, 3), before(3, 5, 4);
   a.view().row(1)[2] = static_cast<float>(not_a_number);
   const std::vector<float> panels = panels_of(b);
-  cpu::product(a.view(), {panels.data(), 4, 5},
-               {cpu::Epilogue::Kind::gelu, nullptr, {}, before.view()}, c.view());
+  cpu::product(a.view(), {panels.data(), 4, 5}, {cpu::Epilogue::Kind::gelu, nullptr, {}, before.view()}, c.view());
   for (int j = 0; j < 5; ++j) {
     CHECK(std::isnan(c(1, j)));
     CHECK_FALSE(std::isnan(c(0, j)));
@@ -246,8 +240,7 @@ double worst_of(double low, double high, F&& f, Wanted&& wanted, Scale&& scale) 
   constexpr int points = 400000;
   for (int i = 0; i < points; i += cpu::lanes) {
     float x[cpu::lanes], y[cpu::lanes];
-    for (int l = 0; l < cpu::lanes; ++l)
-      x[l] = static_cast<float>(low + (high - low) * (i + l) / points);
+    for (int l = 0; l < cpu::lanes; ++l) x[l] = static_cast<float>(low + (high - low) * (i + l) / points);
     cpu::store(y, f(cpu::load(x)));
     for (int l = 0; l < cpu::lanes; ++l) {
       const double at = static_cast<double>(x[l]), w = wanted(at);
@@ -274,8 +267,8 @@ TEST_CASE("the vector functions are as exact as promised") {
   constexpr double of_gelu = 2.5e-7;  // each product is rounded too
 #endif
   CHECK(worst_of(
-            -86.9, 88.6, [](cpu::Vec x) { return cpu::fast_exp(x); },
-            [](double x) { return std::exp(x); }, relative) < 1.5e-7);
+            -86.9, 88.6, [](cpu::Vec x) { return cpu::fast_exp(x); }, [](double x) { return std::exp(x); }, relative) <
+        1.5e-7);
   CHECK(worst_of(
             -12, 12, [](cpu::Vec x) { return cpu::gelu(x); }, gelu_of, by_size) < of_gelu);
   CHECK(worst_of(
@@ -310,8 +303,7 @@ TEST_CASE("parts of a vector touch nothing beyond") {
     std::fill(to.begin(), to.end(), guard);
     cpu::store_part(to.data() + 1, v, n);
     CHECK(to[0] == guard);
-    for (int i = 0; i < n; ++i)
-      CHECK(to[static_cast<std::size_t>(i + 1)] == static_cast<float>(i + 1));
+    for (int i = 0; i < n; ++i) CHECK(to[static_cast<std::size_t>(i + 1)] == static_cast<float>(i + 1));
     CHECK(to[static_cast<std::size_t>(n + 1)] == guard);
   }
 }

@@ -19,14 +19,11 @@ struct Table {
   int rows, columns, stride;
   std::vector<float> numbers;
   Table(int rows_, int columns_, std::uint64_t seed, float scale = 1, float shift = 0)
-      : rows(rows_),
-        columns(columns_),
-        stride(columns_ + 5),
+      : rows(rows_), columns(columns_), stride(columns_ + 5),
         numbers(static_cast<std::size_t>(rows_ * (columns_ + 5)), guard) {
     Random random(seed, Purpose::user);
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j)
-        at(i, j) = shift + scale * static_cast<float>(random.normal());
+      for (int j = 0; j < columns; ++j) at(i, j) = shift + scale * static_cast<float>(random.normal());
   }
   float& at(int i, int j) { return numbers[static_cast<std::size_t>(i * stride + j)]; }
   double operator()(int i, int j) const {
@@ -41,13 +38,10 @@ struct Table {
   }
 };
 
-bool near(double a, double b, double tolerance = 2e-5) {
-  return std::abs(a - b) <= tolerance * (1 + std::abs(b));
-}
+bool near(double a, double b, double tolerance = 2e-5) { return std::abs(a - b) <= tolerance * (1 + std::abs(b)); }
 
 // Every width up to 67 and some of the sizes that models have; 0, 1 and odd numbers of rows.
-template <class Body>
-void over_sizes(Body body) {
+template <class Body> void over_sizes(Body body) {
   for (int columns = 1; columns <= 67; ++columns)
     for (int rows : {0, 1, 3, 4, 9}) body(rows, columns);
   for (int columns : {192, 352, 384, 415, 768}) body(7, columns);
@@ -78,8 +72,7 @@ TEST_CASE("layer norm agrees with a naive one in double, at every width") {
     Table x(rows, columns, 1, 2, 5), gain(1, columns, 2), bias(1, columns, 3), y(rows, columns, 4);
     Table statistics(rows, 2, 5);
     cpu::layer_norm(x.view(), {gain.numbers.data(), static_cast<std::size_t>(columns)},
-                    {bias.numbers.data(), static_cast<std::size_t>(columns)}, 1e-5f, y.view(),
-                    statistics.view());
+                    {bias.numbers.data(), static_cast<std::size_t>(columns)}, 1e-5f, y.view(), statistics.view());
     const Normed naive = naive_norm(x, gain, bias, 1e-5);
     bool right = y.guarded() && statistics.guarded();
     for (int i = 0; i < rows; ++i) {
@@ -87,9 +80,8 @@ TEST_CASE("layer norm agrees with a naive one in double, at every width") {
       right &= near(statistics(i, 0), naive.mean[row], 1e-6);
       right &= near(statistics(i, 1), 1 / naive.deviation[row], 1e-4);
       for (int j = 0; j < columns; ++j)
-        right &= near(
-            y(i, j), naive.y[row * static_cast<std::size_t>(columns) + static_cast<std::size_t>(j)],
-            columns < 4 ? 2e-3 : 1e-4);
+        right &= near(y(i, j), naive.y[row * static_cast<std::size_t>(columns) + static_cast<std::size_t>(j)],
+                      columns < 4 ? 2e-3 : 1e-4);
     }
     CHECK_MESSAGE(right, rows, " x ", columns);
   });
@@ -106,10 +98,8 @@ TEST_CASE("layer norm may write over its input") {
 TEST_CASE("layer norm's gradients agree with finite differences of a naive one") {
   for (int columns : {1, 2, 3, 7, 16, 17, 33, 48, 67})
     for (int rows : {0, 1, 3, 5}) {
-      Table x(rows, columns, 1, 2, 1), gain(1, columns, 2), bias(1, columns, 3),
-          y(rows, columns, 4);
-      Table dy(rows, columns, 5), dx(rows, columns, 6), d_gain(1, columns, 7),
-          d_bias(1, columns, 8);
+      Table x(rows, columns, 1, 2, 1), gain(1, columns, 2), bias(1, columns, 3), y(rows, columns, 4);
+      Table dy(rows, columns, 5), dx(rows, columns, 6), d_gain(1, columns, 7), d_bias(1, columns, 8);
       Table statistics(rows, 2, 9);
       const auto n = static_cast<std::size_t>(columns);
       const Array<float const> g{gain.numbers.data(), n}, b{bias.numbers.data(), n};
@@ -119,8 +109,7 @@ TEST_CASE("layer norm's gradients agree with finite differences of a naive one")
         const Normed naive = naive_norm(x, gain, bias, eps);
         for (int i = 0; i < rows; ++i)
           for (int j = 0; j < columns; ++j)
-            sum +=
-                dy(i, j) * naive.y[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)];
+            sum += dy(i, j) * naive.y[static_cast<std::size_t>(i) * n + static_cast<std::size_t>(j)];
         return sum;
       };
       auto slope = [&](float& number) {
@@ -134,11 +123,11 @@ TEST_CASE("layer norm's gradients agree with finite differences of a naive one")
       };
       cpu::layer_norm(x.view(), g, b, static_cast<float>(eps), y.view(), statistics.view());
       const Table dx_before = dx, gain_before = d_gain, bias_before = d_bias;
-      cpu::layer_norm_back(dy.view(), x.view(), g, statistics.view(), dx.view(),
-                           {d_gain.numbers.data(), n}, {d_bias.numbers.data(), n}, true);
+      cpu::layer_norm_back(dy.view(), x.view(), g, statistics.view(), dx.view(), {d_gain.numbers.data(), n},
+                           {d_bias.numbers.data(), n}, true);
       Table fresh(rows, columns, 10), unused_gain(1, columns, 11), unused_bias(1, columns, 12);
-      cpu::layer_norm_back(dy.view(), x.view(), g, statistics.view(), fresh.view(),
-                           {unused_gain.numbers.data(), n}, {unused_bias.numbers.data(), n}, false);
+      cpu::layer_norm_back(dy.view(), x.view(), g, statistics.view(), fresh.view(), {unused_gain.numbers.data(), n},
+                           {unused_bias.numbers.data(), n}, false);
       bool right = dx.guarded() && d_gain.guarded() && d_bias.guarded() && fresh.guarded();
       for (int j = 0; j < columns; ++j) {
         right &= near(d_gain(0, j) - gain_before(0, j), slope(gain.at(0, j)), 1e-3);
@@ -210,8 +199,7 @@ TEST_CASE("GELU and its gradient are those of the erf form") {
     const auto &x = table.numbers, &dy = d.numbers;
     std::vector<float> y(n + 1, guard), dx(n + 1, guard);
     cpu::gelu_forward(Array<float const>{x.data(), n}, {y.data(), n});
-    cpu::gelu_back(Array<float const>{x.data(), n}, Array<float const>{dy.data(), n},
-                   {dx.data(), n});
+    cpu::gelu_back(Array<float const>{x.data(), n}, Array<float const>{dy.data(), n}, {dx.data(), n});
     bool right = y[n] == guard && dx[n] == guard;
     for (std::size_t i = 0; i < n; ++i) {
       const double number = static_cast<double>(x[i]);
@@ -229,8 +217,7 @@ TEST_CASE("rows are gathered, scattered and filled by index, and nothing else mo
     std::vector<int> chosen;
     for (int i = 0; i < rows; i += 2) chosen.push_back(i);
     const int n = static_cast<int>(chosen.size());
-    Table x(rows, columns, 1), y(n, columns, 2), sum(rows, columns, 3), filled = x,
-                                                                        d(rows, columns, 4);
+    Table x(rows, columns, 1), y(n, columns, 2), sum(rows, columns, 3), filled = x, d(rows, columns, 4);
     Table vector(1, columns, 5), d_vector(1, columns, 6);
     const Table sum_before = sum, d_before = d, d_vector_before = d_vector;
     const auto width = static_cast<std::size_t>(columns);
@@ -238,8 +225,7 @@ TEST_CASE("rows are gathered, scattered and filled by index, and nothing else mo
     cpu::scatter_add(y.view(), chosen.data(), sum.view());
     cpu::fill_rows({vector.numbers.data(), width}, chosen.data(), n, filled.view());
     cpu::fill_rows_back(d.view(), chosen.data(), n, {d_vector.numbers.data(), width});
-    bool right =
-        y.guarded() && sum.guarded() && filled.guarded() && d.guarded() && d_vector.guarded();
+    bool right = y.guarded() && sum.guarded() && filled.guarded() && d.guarded() && d_vector.guarded();
     for (int j = 0; j < columns; ++j) {
       double total = d_vector_before(0, j);
       for (int i = 0; i < rows; ++i) {
@@ -282,8 +268,7 @@ TEST_CASE("sums, multiples, column sums and segment sums agree with naive ones")
     for (int j = 0; j < columns; ++j) {
       double column = sums_before(0, j), parts[3] = {};
       for (int i = 0; i < rows; ++i) {
-        right &=
-            near(total(i, j), x(i, j) + y(i, j), 1e-6) && near(multiple(i, j), -3 * x(i, j), 1e-6);
+        right &= near(total(i, j), x(i, j) + y(i, j), 1e-6) && near(multiple(i, j), -3 * x(i, j), 1e-6);
         column += x(i, j);
         parts[segment[static_cast<std::size_t>(i)]] += x(i, j);
       }

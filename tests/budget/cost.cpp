@@ -44,8 +44,7 @@ void agrees(std::vector<int> const& lengths, typename Model::Objective::Options 
   for (int i = 0; i < Model::shape.depth; ++i) layers += noise.skips(i) ? 0 : 1;
   const auto masked = static_cast<std::int64_t>(lane.masked.size());
   Flops priced = Cost<Model>::head(masked, lane.rows() - masked, options);
-  for (const int length : lengths)
-    priced += Cost<Model>::train(length, layers) - Flops{Model::Frontend::flops(length)};
+  for (const int length : lengths) priced += Cost<Model>::train(length, layers) - Flops{Model::Frontend::flops(length)};
   CHECK(priced == Flops{2 * model.backend.multiply_adds});
 }
 
@@ -79,6 +78,7 @@ TEST_CASE("budgets are read as they are written") {
   CHECK(Budget::parse("10min-wall") == Budget(wall(10min)));
   for (const Budget budget : {Budget(Flops{123456789012345}), Budget(updates(7)), Budget(audio(90s)), Budget(wall(1h))})
     CHECK(Budget::parse(budget.text()) == budget);
-  for (char const* bad : {"", "flop", "1e13", "0flop", "-1flop", "nanflop", "2.5updates", "2h", "3days-audio", "1e30flop"})
+  for (char const* bad :
+       {"", "flop", "1e13", "0flop", "-1flop", "nanflop", "2.5updates", "2h", "3days-audio", "1e30flop"})
     CHECK_THROWS_AS(Budget::parse(bad), Error);
 }

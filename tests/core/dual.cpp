@@ -11,8 +11,7 @@ using sotto::real;
 namespace {
 
 // A formula as a user would write one: unqualified functions, constants of any arithmetic type.
-template <class T>
-T everything(T const& x, T const& y) {
+template <class T> T everything(T const& x, T const& y) {
   T z = exp(-x * x) + log(y + 3) * sqrt(y) / (1.5f + x * x) - tanh(x * y) * 2;
   z += erf(x - 0.25) + pow(y, 1.5) - sin(x) * cos(y) + 1 / y;
   z *= T(0.5);
@@ -30,12 +29,8 @@ TEST_CASE("a dual number carries the derivatives of a formula by each of its var
       const D z = everything(D::variable(x, 0), D::variable(y, 1));
       const double step = 1e-6;
       CHECK(z.value == doctest::Approx(everything(x, y)).epsilon(1e-14));
-      CHECK(z.by[0] ==
-            doctest::Approx((everything(x + step, y) - everything(x - step, y)) / (2 * step))
-                .epsilon(1e-7));
-      CHECK(z.by[1] ==
-            doctest::Approx((everything(x, y + step) - everything(x, y - step)) / (2 * step))
-                .epsilon(1e-7));
+      CHECK(z.by[0] == doctest::Approx((everything(x + step, y) - everything(x - step, y)) / (2 * step)).epsilon(1e-7));
+      CHECK(z.by[1] == doctest::Approx((everything(x, y + step) - everything(x, y - step)) / (2 * step)).epsilon(1e-7));
     }
 }
 
@@ -47,8 +42,7 @@ TEST_CASE("dual numbers nest, which gives second derivatives") {
   const auto slope = [&](double at) { return everything(D::variable(at, 0), D(y)).by[0]; };
   CHECK(real(z) == doctest::Approx(everything(x, y)).epsilon(1e-14));
   CHECK(z.by[0].value == doctest::Approx(slope(x)).epsilon(1e-13));
-  CHECK(z.by[0].by[0] ==
-        doctest::Approx((slope(x + step) - slope(x - step)) / (2 * step)).epsilon(1e-7));
+  CHECK(z.by[0].by[0] == doctest::Approx((slope(x + step) - slope(x - step)) / (2 * step)).epsilon(1e-7));
 }
 
 TEST_CASE("dual numbers compare by value, and convert from constants") {

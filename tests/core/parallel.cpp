@@ -17,8 +17,7 @@ std::atomic<long> allocations{0};
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
 #define COUNTS_ALLOCATIONS 0
 #elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || \
-    __has_feature(memory_sanitizer)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
 #define COUNTS_ALLOCATIONS 0
 #else
 #define COUNTS_ALLOCATIONS 1
@@ -59,8 +58,7 @@ TEST_CASE("what tasks write is seen after run() without atomics") {
   }
 }
 
-TEST_CASE(
-    "the lowest-numbered failure is rethrown after all tasks have ended, and the pool goes on") {
+TEST_CASE("the lowest-numbered failure is rethrown after all tasks have ended, and the pool goes on") {
   for (int threads : {2, 4}) {
     ThreadPool pool(threads);
     for (int round = 0; round < 50; ++round) {

@@ -16,8 +16,7 @@ Philox with_key(std::uint32_t key0, std::uint32_t key1) {
   return philox;
 }
 
-bool equal(Philox::Block block, std::uint32_t a, std::uint32_t b, std::uint32_t c,
-           std::uint32_t d) {
+bool equal(Philox::Block block, std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
   return block.word[0] == a && block.word[1] == b && block.word[2] == c && block.word[3] == d;
 }
 
@@ -27,9 +26,8 @@ TEST_CASE("Philox gives the known answers that Random123 publishes for philox4x3
   CHECK(equal(with_key(0, 0)(0, 0, 0, 0), 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u));
   const std::uint32_t f = 0xffffffffu;
   CHECK(equal(with_key(f, f)(f, f, f, f), 0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu));
-  CHECK(
-      equal(with_key(0xa4093822u, 0x299f31d0u)(0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u),
-            0xd16cfe09u, 0x94fdcceb, 0x5001e420u, 0x24126ea1u));
+  CHECK(equal(with_key(0xa4093822u, 0x299f31d0u)(0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u), 0xd16cfe09u,
+              0x94fdcceb, 0x5001e420u, 0x24126ea1u));
 }
 
 TEST_CASE("two purposes and neighbouring seeds have different keys") {
@@ -39,8 +37,7 @@ TEST_CASE("two purposes and neighbouring seeds have different keys") {
 }
 
 TEST_CASE("a random sequence is a function of its key, and a copy goes on independently") {
-  Random a(3, Purpose::mask, 5, 1ull << 40), b(3, Purpose::mask, 5, 1ull << 40),
-      other(3, Purpose::mask, 6, 1ull << 40);
+  Random a(3, Purpose::mask, 5, 1ull << 40), b(3, Purpose::mask, 5, 1ull << 40), other(3, Purpose::mask, 6, 1ull << 40);
   bool differs = false;
   for (int i = 0; i < 100; ++i) {
     const auto value = a.next();
@@ -67,8 +64,7 @@ TEST_CASE("below(n) is uniform and stays below n") {
     double chi = 0;
     const double expected = static_cast<double>(draws) / n;
     for (double count : counts) chi += (count - expected) * (count - expected) / expected;
-    CHECK(chi <
-          n - 1 + 4 * std::sqrt(2.0 * n));  // chi-squared: mean n - 1, deviation sqrt(2 (n - 1))
+    CHECK(chi < n - 1 + 4 * std::sqrt(2.0 * n));  // chi-squared: mean n - 1, deviation sqrt(2 (n - 1))
   }
   // With n = 3 * 2^30 a multiplication without rejection would draw a third of the values twice as
   // often.

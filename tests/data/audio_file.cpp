@@ -40,22 +40,14 @@ TEST_CASE("every format that can be written is read back") {
     int format;
     double error;
   } const formats[] = {
-      {"a.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 1e-4},
-      {"b.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_24, 1e-6},
-      {"c.wav", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 0},
-      {"d.wav", SF_FORMAT_WAV | SF_FORMAT_DOUBLE, 0},
-      {"e.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_U8, .02},
-      {"f.wav", SF_FORMAT_WAV | SF_FORMAT_ULAW, .05},
-      {"g.wav", SF_FORMAT_WAVEX | SF_FORMAT_PCM_16, 1e-4},
-      {"h.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 1e-4},
-      {"i.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_24, 1e-6},
-      {"j.aiff", SF_FORMAT_AIFF | SF_FORMAT_PCM_16, 1e-4},
-      {"k.au", SF_FORMAT_AU | SF_FORMAT_PCM_16, 1e-4},
-      {"l.caf", SF_FORMAT_CAF | SF_FORMAT_PCM_16, 1e-4},
-      {"m.w64", SF_FORMAT_W64 | SF_FORMAT_PCM_16, 1e-4},
-      {"n.rf64", SF_FORMAT_RF64 | SF_FORMAT_PCM_16, 1e-4},
-      {"o.sph", SF_FORMAT_NIST | SF_FORMAT_PCM_16, 1e-4},
-      {"p.ogg", SF_FORMAT_OGG | SF_FORMAT_VORBIS, .1},
+      {"a.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 1e-4},   {"b.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_24, 1e-6},
+      {"c.wav", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 0},       {"d.wav", SF_FORMAT_WAV | SF_FORMAT_DOUBLE, 0},
+      {"e.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_U8, .02},    {"f.wav", SF_FORMAT_WAV | SF_FORMAT_ULAW, .05},
+      {"g.wav", SF_FORMAT_WAVEX | SF_FORMAT_PCM_16, 1e-4}, {"h.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 1e-4},
+      {"i.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_24, 1e-6}, {"j.aiff", SF_FORMAT_AIFF | SF_FORMAT_PCM_16, 1e-4},
+      {"k.au", SF_FORMAT_AU | SF_FORMAT_PCM_16, 1e-4},     {"l.caf", SF_FORMAT_CAF | SF_FORMAT_PCM_16, 1e-4},
+      {"m.w64", SF_FORMAT_W64 | SF_FORMAT_PCM_16, 1e-4},   {"n.rf64", SF_FORMAT_RF64 | SF_FORMAT_PCM_16, 1e-4},
+      {"o.sph", SF_FORMAT_NIST | SF_FORMAT_PCM_16, 1e-4},  {"p.ogg", SF_FORMAT_OGG | SF_FORMAT_VORBIS, .1},
       {"q.opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, .1},
   };
   for (auto const& f : formats) {
@@ -94,8 +86,7 @@ TEST_CASE("what is no audio is said to be none") {
   CHECK(mentions(refusal(folder.path() / "none.wav"), "there is no such file"));
   CHECK(mentions(refusal(folder.path()), "this is a folder"));
   CHECK(mentions(refusal(folder.text("empty.wav", "")), "the file is empty"));
-  CHECK(mentions(refusal(folder.text("text.wav", "It was a dark and stormy night.\n")),
-                 "no audio file"));
+  CHECK(mentions(refusal(folder.text("text.wav", "It was a dark and stormy night.\n")), "no audio file"));
   CHECK(mentions(refusal(folder.text("text.flac", std::string(5000, 'a'))), "no audio file"));
   CHECK(mentions(refusal(folder.text("head.wav", "RIFF")), "no audio file"));
 }
@@ -109,8 +100,7 @@ TEST_CASE("a truncated file says where its audio stops") {
   CHECK_MESSAGE(mentions(message, "truncated"), message);
   CHECK_MESSAGE(mentions(message, "sample 23989 (1.499 s)"), message);
   std::vector<float> noise(48000);
-  for (std::size_t k = 0; k < noise.size(); ++k)
-    noise[k] = float((k * 7919 + k * k * 31) % 2000) / 2000 - .5f;
+  for (std::size_t k = 0; k < noise.size(); ++k) noise[k] = float((k * 7919 + k * k * 31) % 2000) / 2000 - .5f;
   auto const flac = folder.audio("b.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 16000, 1, noise);
   cut(flac, .5);
   message = refusal(flac);
@@ -120,8 +110,7 @@ TEST_CASE("a truncated file says where its audio stops") {
 
 TEST_CASE("a WAV file whose writer could not go back to fill in its length is read") {
   TemporaryFolder folder;
-  auto const path =
-      folder.audio("a.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16000, 1, sine(440, 16000, 16000));
+  auto const path = folder.audio("a.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16000, 1, sine(440, 16000, 16000));
   for (auto const& unknown : {std::string(4, '\xff'), std::string("\x24\xf0\xff\x7f", 4)}) {
     std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
     file.seekp(4);
@@ -136,9 +125,7 @@ TEST_CASE("a WAV file whose writer could not go back to fill in its length is re
 TEST_CASE("samples that are no numbers are an error that says where, and loud ones are clipped") {
   TemporaryFolder folder;
   auto x = sine(440, 16000, 16000, 1.2);
-  auto const write = [&] {
-    return folder.audio("f.wav", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 16000, 1, x);
-  };
+  auto const write = [&] { return folder.audio("f.wav", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 16000, 1, x); };
   for (float y : whole(write())) REQUIRE(std::abs(y) <= 1);
   x[8000] = std::numeric_limits<float>::quiet_NaN();
   auto message = refusal(write());

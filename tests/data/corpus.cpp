@@ -23,8 +23,7 @@ std::vector<float> whole(Corpus const& corpus, std::size_t i) {
   corpus.read(i, 0, x);
   return x;
 }
-template <class F>
-ErrorCode code_of(F&& f) {
+template <class F> ErrorCode code_of(F&& f) {
   try {
     f();
   } catch (Error const& error) {
@@ -42,14 +41,12 @@ void fill(TemporaryFolder const& folder) {
     for (int u = 0; u < 6; ++u) {
       auto const count = static_cast<std::size_t>(9000 + 700 * u + 1111 * f);
       manifest += "joined" + std::to_string(f) + ".opus\t" + std::to_string(count) + "\t" +
-                  std::to_string(speech.size()) + "\ts" + std::to_string(f) + "\ttrain\tw" +
-                  std::to_string(u) + "\n";
+                  std::to_string(speech.size()) + "\ts" + std::to_string(f) + "\ttrain\tw" + std::to_string(u) + "\n";
       auto const tone = sine(200 + 90 * u, 16000, count);
       speech.insert(speech.end(), tone.begin(), tone.end());
       speech.resize(speech.size() + 800);
     }
-    folder.audio("joined" + std::to_string(f) + ".opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, 16000, 1,
-                 speech);
+    folder.audio("joined" + std::to_string(f) + ".opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, 16000, 1, speech);
   }
   folder.audio("stereo.wav", SF_FORMAT_WAV | SF_FORMAT_PCM_24, 8000, 2, sine(300, 8000, 16000));
   manifest += "stereo.wav\t8000\t0\tb\tval\t\nstereo.wav\t7999\t8001\tb\tval\t\n";
@@ -133,10 +130,8 @@ TEST_CASE("a manifest's bad audio is an error that names line and file") {
   CHECK_MESSAGE(mentions(message, "line 3: "), message);
   CHECK_MESSAGE(mentions(message, "b.wav: there is no such file"), message);
   CHECK(mentions(refusal(header + "t.wav\t16000\t\n"), "t.wav: this is no audio file"));
-  CHECK(mentions(refusal(header + "a.wav\t16001\t0\n"),
-                 "16001 samples from 0 on, the file ends at 16000"));
-  CHECK(mentions(refusal(header + "a.wav\t9000\t7001\n"),
-                 "9000 samples from 7001 on, the file ends at 16000"));
+  CHECK(mentions(refusal(header + "a.wav\t16001\t0\n"), "16001 samples from 0 on, the file ends at 16000"));
+  CHECK(mentions(refusal(header + "a.wav\t9000\t7001\n"), "9000 samples from 7001 on, the file ends at 16000"));
   CHECK(mentions(refusal(header + "a.wav\t9000\t9223372036854775807\n"), "the file ends at 16000"));
   CHECK(mentions(refusal(header + "a.wav\t300\t0\n"), "300 samples"));
   CHECK(mentions(refusal(".\na.wav\t15999\n"), "says 15999 samples, the file has 16000"));
@@ -146,8 +141,7 @@ TEST_CASE("a manifest's bad audio is an error that names line and file") {
 TEST_CASE("a fairseq manifest counts the file's own frames, the corpus 16 kHz samples") {
   TemporaryFolder folder;
   folder.audio("a.wav", wav16, 8000, 1, sine(300, 8000, 8001));
-  auto const corpus =
-      Corpus::read(folder.text("train.tsv", folder.path().string() + "\na.wav\t8001\n"));
+  auto const corpus = Corpus::read(folder.text("train.tsv", folder.path().string() + "\na.wav\t8001\n"));
   CHECK(corpus.samples(0) == 16002);
   CHECK(whole(corpus, 0).size() == 16002);
 }

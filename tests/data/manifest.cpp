@@ -32,8 +32,7 @@ TEST_CASE("columns are found by name, in any order, and unknown ones are ignored
 
 TEST_CASE("lines may end in CR LF, the last may not end, and a byte order mark is no column name") {
   TemporaryFolder folder;
-  auto const u = read_manifest(
-      folder.text("m.tsv", "\xEF\xBB\xBFpath\tsamples\r\nx.wav\t16000\r\n\r\ny.wav\t99"));
+  auto const u = read_manifest(folder.text("m.tsv", "\xEF\xBB\xBFpath\tsamples\r\nx.wav\t16000\r\n\r\ny.wav\t99"));
   REQUIRE(u.size() == 2);
   CHECK(u[0].samples == 16000);
   CHECK(u[1].samples == 99);
@@ -41,8 +40,7 @@ TEST_CASE("lines may end in CR LF, the last may not end, and a byte order mark i
 
 TEST_CASE("a fairseq manifest's paths are relative to its root") {
   TemporaryFolder folder;
-  auto const absolute =
-      read_manifest(folder.text("a.tsv", "/corpora/train\n1/x.flac\t225360\n2/y.flac\t1\n"));
+  auto const absolute = read_manifest(folder.text("a.tsv", "/corpora/train\n1/x.flac\t225360\n2/y.flac\t1\n"));
   REQUIRE(absolute.size() == 2);
   CHECK(absolute[0].path == "/corpora/train/1/x.flac");
   CHECK(absolute[0].samples == 225360);

@@ -18,8 +18,8 @@ double level(std::vector<float> const& x, double hertz, int rate) {
   double weights = 0;
   for (std::size_t k = margin; k < x.size() - margin; ++k) {
     double const place = double(k - margin) / double(x.size() - 2 * margin);
-    double const weight = .42 - .5 * std::cos(2 * std::numbers::pi * place) +
-                          .08 * std::cos(4 * std::numbers::pi * place);
+    double const weight =
+        .42 - .5 * std::cos(2 * std::numbers::pi * place) + .08 * std::cos(4 * std::numbers::pi * place);
     sum += std::polar(weight * x[k], -2 * std::numbers::pi * hertz * double(k) / rate);
     weights += weight;
   }
@@ -52,13 +52,11 @@ TEST_CASE("a tone in the band keeps its level and the signal its length, whateve
   for (int rate : {8000, 11025, 22050, 24000, 32000, 44100, 48000, 96000}) {
     auto const count = static_cast<std::size_t>(rate / 2 + 7);
     auto const y = resample(sine(1000, rate, count), rate, 16000);
-    CHECK(static_cast<std::int64_t>(y.size()) ==
-          resampled_length(std::int64_t(count), rate, 16000));
+    CHECK(static_cast<std::int64_t>(y.size()) == resampled_length(std::int64_t(count), rate, 16000));
     CHECK(std::abs(double(y.size()) - double(count) * 16000 / rate) < 1);
     CHECK(level(y, 1000, 16000) == doctest::Approx(.5).epsilon(1e-4));
     double const high = .9 * std::min(rate, 16000) / 2;
-    CHECK(level(resample(sine(high, rate, count), rate, 16000), high, 16000) ==
-          doctest::Approx(.5).epsilon(1e-3));
+    CHECK(level(resample(sine(high, rate, count), rate, 16000), high, 16000) == doctest::Approx(.5).epsilon(1e-3));
   }
 }
 
@@ -71,8 +69,7 @@ TEST_CASE("what lies above the new band is gone, not folded back") {
 TEST_CASE("time is kept: a tone comes out in phase") {
   auto const y = resample(sine(440, 48000, 48000), 48000, 16000);
   auto const expected = sine(440, 16000, 16000);
-  for (std::size_t k = 500; k < 15500; ++k)
-    REQUIRE(y[k] == doctest::Approx(expected[k]).epsilon(2e-4));
+  for (std::size_t k = 500; k < 15500; ++k) REQUIRE(y[k] == doctest::Approx(expected[k]).epsilon(2e-4));
 }
 
 TEST_CASE("the same rate changes nothing, nothing stays nothing, and absurd rates are refused") {
@@ -101,10 +98,8 @@ TEST_CASE("in the band, noise resampled here equals torchaudio's within -60 dB")
     char const* name;
     int from, to;
     double band;
-  } const cases[] = {{"kaiser_9_10", 9, 10, .9},
-                     {"kaiser_11_10", 11, 10, .9},
-                     {"hann_9_10", 9, 10, .7},
-                     {"hann_11_10", 11, 10, .7}};
+  } const cases[] = {
+      {"kaiser_9_10", 9, 10, .9}, {"kaiser_11_10", 11, 10, .9}, {"hann_9_10", 9, 10, .7}, {"hann_11_10", 11, 10, .7}};
   for (auto const& c : cases) {
     CAPTURE(c.name);
     auto const expected = tensor(file, c.name);
@@ -112,12 +107,10 @@ TEST_CASE("in the band, noise resampled here equals torchaudio's within -60 dB")
     REQUIRE(y.size() == expected.size());
     double difference = 0, power = 0;
     for (int f = 1; f <= 200; ++f) {
-      double const cycles =
-          .5 * c.band * std::min(1., double(c.from) / c.to) * f / 200;  // a sample
+      double const cycles = .5 * c.band * std::min(1., double(c.from) / c.to) * f / 200;  // a sample
       std::complex<double> a = 0, b = 0;
       for (std::size_t k = 0; k < y.size(); ++k) {
-        double const window =
-            .5 - .5 * std::cos(2 * std::numbers::pi * double(k) / double(y.size()));
+        double const window = .5 - .5 * std::cos(2 * std::numbers::pi * double(k) / double(y.size()));
         auto const turn = std::polar(window, -2 * std::numbers::pi * cycles * double(k));
         a += turn * double(y[k]);
         b += turn * double(expected[k]);

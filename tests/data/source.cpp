@@ -61,8 +61,8 @@ TEST_CASE("two callables make a source") {
 
 TEST_CASE("any source behind one type reads the same, owned or borrowed") {
   Named const named;
-  for (auto const& any : {sotto::AnySource(named), sotto::AnySource::borrow(named),
-                          sotto::AnySource(std::make_shared<Named const>())}) {
+  for (auto const& any :
+       {sotto::AnySource(named), sotto::AnySource::borrow(named), sotto::AnySource(std::make_shared<Named const>())}) {
     CHECK(any.size() == 3);
     CHECK(any.samples(2) == 300);
     CHECK(any.speaker(0) == "ann");

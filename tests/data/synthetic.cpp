@@ -87,8 +87,7 @@ TEST_CASE("an utterance says its label") {
   SyntheticSpeech const speech;
   for (std::size_t i = 0; i < speech.size(); ++i) {
     std::string said;
-    for (auto const& phone : speech.phones(i))
-      said += std::string(SyntheticSpeech::phone_name(phone.phone)) + "-";
+    for (auto const& phone : speech.phones(i)) said += std::string(SyntheticSpeech::phone_name(phone.phone)) + "-";
     CHECK(said.find(std::string(speech.label(i)) + "-") != std::string::npos);
   }
 }
@@ -117,8 +116,8 @@ TEST_CASE("vowels have their formants, fricatives their hiss, and stops their si
       auto const x = whole(speech, i);
       for (auto const& phone : speech.phones(i)) {
         if (SyntheticSpeech::phone_name(phone.phone) != name || phone.samples < 800) continue;
-        auto const middle = std::span(x).subspan(
-            static_cast<std::size_t>(phone.first_sample + phone.samples / 2 - 200), 400);
+        auto const middle =
+            std::span(x).subspan(static_cast<std::size_t>(phone.first_sample + phone.samples / 2 - 200), 400);
         for (int f = 200; f < 900; f += 40) low += power_at(middle, f);
         for (int f = 4000; f < 7000; f += 160) high += power_at(middle, f);
       }
@@ -135,8 +134,7 @@ TEST_CASE("vowels have their formants, fricatives their hiss, and stops their si
       auto const x = whole(speech, i);
       for (auto const& phone : speech.phones(i)) {
         if (SyntheticSpeech::phone_name(phone.phone) != name || phone.samples < 1100) continue;
-        auto const middle = std::span(x).subspan(
-            static_cast<std::size_t>(phone.first_sample + phone.samples / 2), 500);
+        auto const middle = std::span(x).subspan(static_cast<std::size_t>(phone.first_sample + phone.samples / 2), 500);
         for (int f = 1850; f < 2800; f += 40) front += power_at(middle, f);
         for (int f = 700; f < 1150; f += 40) back += power_at(middle, f);
       }

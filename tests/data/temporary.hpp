@@ -50,8 +50,8 @@ class TemporaryFolder {
     auto const frames = static_cast<sf_count_t>(interleaved.size()) / channels;
     // Small writes: libsndfile 1.2.0's Vorbis encoder overflows the stack on large ones.
     for (sf_count_t done = 0; done < frames; done += 1024)
-      REQUIRE(sf_writef_float(out, interleaved.data() + done * channels,
-                              std::min<sf_count_t>(1024, frames - done)) > 0);
+      REQUIRE(sf_writef_float(out, interleaved.data() + done * channels, std::min<sf_count_t>(1024, frames - done)) >
+              0);
     sf_close(out);
     return file;
   }
@@ -63,14 +63,12 @@ class TemporaryFolder {
 inline std::vector<float> sine(double hertz, int rate, std::size_t frames, double level = .5) {
   std::vector<float> samples(frames);
   for (std::size_t i = 0; i < frames; ++i)
-    samples[i] = static_cast<float>(
-        level * std::sin(2 * std::numbers::pi * hertz * static_cast<double>(i) / rate));
+    samples[i] = static_cast<float>(level * std::sin(2 * std::numbers::pi * hertz * static_cast<double>(i) / rate));
   return samples;
 }
 
 /// Message of the Error that f throws; "" if it throws none.
-template <class E, class F>
-std::string message_of(F&& f) {
+template <class E, class F> std::string message_of(F&& f) {
   try {
     f();
   } catch (E const& error) {
@@ -79,6 +77,4 @@ std::string message_of(F&& f) {
   return {};
 }
 
-inline bool mentions(std::string const& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
-}
+inline bool mentions(std::string const& text, std::string_view part) { return text.find(part) != std::string::npos; }

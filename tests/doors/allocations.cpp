@@ -81,7 +81,10 @@ TEST_CASE("after the first step, training allocates nothing between saves") {
   CHECK(allocations == 0);
 
   counting = true;  // the counter can count
-  { std::vector<int> vector(100); CHECK(vector.size() == 100); }
+  {
+    std::vector<int> vector(100);
+    CHECK(vector.size() == 100);
+  }
   counting = false;
   CHECK(allocations > 0);
 }

@@ -32,7 +32,8 @@ struct BalancedReconstruction {
     template <class F, class... P> static constexpr void visit(F&& f, P&... p) {
       f(sotto::ParameterInfo{"masked_spec_embed", {width}, {sotto::Initialiser::Kind::unit}, false}, p.mask...);
       decltype(output)::visit(f, {"output.weight", "output.bias"}, sotto::fan_in_uniform(width), p.output...);
-      decltype(observer)::visit(f, {"observer.weight", "observer.bias"}, sotto::fan_in_uniform(features), p.observer...);
+      decltype(observer)::visit(f, {"observer.weight", "observer.bias"}, sotto::fan_in_uniform(features),
+                                p.observer...);
     }
   };
 
@@ -70,7 +71,7 @@ struct BalancedReconstruction {
     }
     static void finish(B&, Parameters<Model, sotto::Values<R const>> const&, Gradients const&) {}
     static constexpr Activations carve(sotto::Arena& arena, int rows) {
-      return {arena.rows<E, width>(rows), arena.rows<E, width>(rows), arena.rows<E, features>(rows),
+      return {arena.rows<E, width>(rows),    arena.rows<E, width>(rows),   arena.rows<E, features>(rows),
               arena.rows<E, features>(rows), arena.rows<E, summary>(rows), arena.rows<R, summary>(1)};
     }
 
@@ -100,7 +101,8 @@ struct BalancedReconstruction {
       // each lane pays its rows' part of the batch's penalty
       for (int i = 0; i < summary; ++i) {
         const Sum mean = scope.statistics[i] / Sum(static_cast<double>(scope.rows));
-        measures.loss += Sum(static_cast<double>(options.balance) * lane.rows / static_cast<double>(scope.rows)) * mean * mean;
+        measures.loss +=
+            Sum(static_cast<double>(options.balance) * lane.rows / static_cast<double>(scope.rows)) * mean * mean;
       }
     }
     static void backward(B& b, Weights const& w, Gradients const& g, Lane const& lane, Options const& options,

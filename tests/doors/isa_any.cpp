@@ -1,2 +1,4 @@
 #include "isa_body.hpp"
-std::vector<float> product_for_any_cpu(std::vector<float> const& x, int rows, int width) { return body(x, rows, width); }
+std::vector<float> product_for_any_cpu(std::vector<float> const& x, int rows, int width) {
+  return body(x, rows, width);
+}

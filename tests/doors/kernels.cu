@@ -11,7 +11,9 @@
 
 using namespace sotto;
 
-template <class Policy> __global__ void slopes(float const* raw, float const* table, float const* gate, float* by_raw, float* by_table, int length) {
+template <class Policy>
+__global__ void slopes(float const* raw, float const* table, float const* gate, float* by_raw, float* by_table,
+                       int length) {
   const int query = static_cast<int>(blockIdx.x), key = static_cast<int>(threadIdx.x);
   const attention::Pair at{0, query, key};
   if (key >= length || !attention::seen<Policy>(at)) return;
@@ -32,5 +34,6 @@ __global__ void drop(Noise noise, float* x) {
 template __global__ void slopes<ChunkedCapped>(float const*, float const*, float const*, float*, float*, int);
 template __global__ void slopes<attention::Full>(float const*, float const*, float const*, float*, float*, int);
 template __global__ void slopes<attention::Windowed<8>>(float const*, float const*, float const*, float*, float*, int);
-template __global__ void slopes<attention::RelativeBias<320, 800, true, true>>(float const*, float const*, float const*, float*, float*, int);
+template __global__ void slopes<attention::RelativeBias<320, 800, true, true>>(float const*, float const*, float const*,
+                                                                               float*, float*, int);
 template __global__ void loss_slopes<BalancedReconstruction::SmoothDistance>(float const*, float const*, float*);

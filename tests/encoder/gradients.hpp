@@ -24,7 +24,8 @@ inline PackedLane random_lane(std::vector<int> const& lengths, int features, int
   for (std::size_t i = 0; i < lengths.size(); ++i) {
     lane.utterances.push_back(static_cast<int>(7 + 3 * i));
     lane.starts.push_back(static_cast<int>(5 * i));
-    masker.draw({.probability = .6f, .length = 2}, lengths[i], Random(seed, Purpose::mask, 0, i), lane.rows(), lane.masked);
+    masker.draw({.probability = .6f, .length = 2}, lengths[i], Random(seed, Purpose::mask, 0, i), lane.rows(),
+                lane.masked);
     lane.offsets.push_back(lane.rows() + lengths[i]);
   }
   for (int row = 0; row < lane.rows(); ++row)
@@ -53,12 +54,13 @@ template <class Model, class T> struct LossOf {
   std::vector<T> features;
 
   LossOf(PackedLane const& lane)
-      : arena(Net::activation_bytes({lane.rows(), lane.longest()})), features(lane.features.begin(), lane.features.end()) {
+      : arena(Net::activation_bytes({lane.rows(), lane.longest()})),
+        features(lane.features.begin(), lane.features.end()) {
     Arena carve(weights.begin());
     working = Net::carve_weights(carve);
   }
-  T loss(T const* values, PackedLane const& packed, Noise const& noise, typename Model::Objective::Options const& options,
-         T* gradients = nullptr) {
+  T loss(T const* values, PackedLane const& packed, Noise const& noise,
+         typename Model::Objective::Options const& options, T* gradients = nullptr) {
     const auto master = Net::template carve_parameters<T const>(values);
     for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(backend, master, working, part);
     const Lane<int> lane = packed.view();

@@ -19,8 +19,7 @@ std::vector<float> noise(std::size_t samples, double level = .1) {
   for (float& v : x) v = static_cast<float>(level * random.normal());
   return x;
 }
-std::vector<float> energies(std::span<float const> samples, int stack = 1,
-                            FilterbankOptions const& options = {}) {
+std::vector<float> energies(std::span<float const> samples, int stack = 1, FilterbankOptions const& options = {}) {
   const int rows = Filterbank::frames(static_cast<std::int64_t>(samples.size())) / stack,
             columns = stack * options.bands;
   std::vector<float> out(static_cast<std::size_t>(rows * columns));
@@ -61,9 +60,8 @@ TEST_CASE("log-mel energies are those of Kaldi's recipe in double precision") {
     for (int frame = 0; frame < 21; ++frame) {
       const auto expected = oracle(x.data() + 160 * frame, bands);
       for (int b = 0; b < bands; ++b)
-        worst =
-            std::max(worst, std::abs(double{found[static_cast<std::size_t>(frame * bands + b)]} -
-                                     expected[static_cast<std::size_t>(b)]));
+        worst = std::max(worst, std::abs(double{found[static_cast<std::size_t>(frame * bands + b)]} -
+                                         expected[static_cast<std::size_t>(b)]));
     }
     CAPTURE(bands);
     CHECK(worst < 2e-4);
@@ -79,8 +77,7 @@ TEST_CASE("only whole frames count") {
   CHECK(energies(noise(300)).empty());
 }
 
-TEST_CASE(
-    "a frame's energies depend on its samples only, not on which frames are computed with it") {
+TEST_CASE("a frame's energies depend on its samples only, not on which frames are computed with it") {
   const auto x = noise(400 + 160 * 40);
   const auto all = energies(x);
   for (const int first : {0, 1, 7, 40}) {
@@ -105,8 +102,7 @@ TEST_CASE("silence and a constant are the floor, exactly, and never a NaN") {
 TEST_CASE("a frame costs the products of its transform and of its nonzero mel weights") {
   // every bin from 1 to 255 lies under two triangles, but for those under the first's rise and the
   // last's fall
-  static_assert(Filterbank::flops(1, 80) > 11520 + 2 * 2 * 245 &&
-                Filterbank::flops(1, 80) <= 11520 + 2 * 2 * 255);
+  static_assert(Filterbank::flops(1, 80) > 11520 + 2 * 2 * 245 && Filterbank::flops(1, 80) <= 11520 + 2 * 2 * 255);
   static_assert(Filterbank::flops(7, 40) == 7 * Filterbank::flops(1, 40));
   std::uint64_t weights = 0;
   for (int k = 0; k < 256; ++k)

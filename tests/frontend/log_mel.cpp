@@ -16,15 +16,13 @@ using Usual = LogMel<40, 2>;
 using Corpus = LogMel<40, 2, Normalisation::corpus>;
 
 template <class Frontend>
-std::vector<float> features(typename Frontend::Extractor& extractor,
-                            std::span<float const> samples) {
+std::vector<float> features(typename Frontend::Extractor& extractor, std::span<float const> samples) {
   const int rows = Frontend::frames(static_cast<std::int64_t>(samples.size()));
   std::vector<float> out(static_cast<std::size_t>(rows * Frontend::features));
   extractor.compute(samples, {out.data(), rows, Frontend::features, Frontend::features});
   return out;
 }
-template <class Frontend>
-std::vector<float> features(std::span<float const> samples) {
+template <class Frontend> std::vector<float> features(std::span<float const> samples) {
   typename Frontend::Extractor extractor;
   return features<Frontend>(extractor, samples);
 }
@@ -58,8 +56,7 @@ TEST_CASE("over an utterance every band has mean 0 and deviation 1") {
   statistics.add(view(out, 80));
   CHECK(statistics.frames() == 98);
   for (const float mean : statistics.mean()) CHECK(std::abs(mean) < 1e-5);
-  for (const float deviation : statistics.deviation())
-    CHECK(deviation == doctest::Approx(1).epsilon(1e-5));
+  for (const float deviation : statistics.deviation()) CHECK(deviation == doctest::Approx(1).epsilon(1e-5));
 }
 
 TEST_CASE("silence is 0 after normalisation, not NaN, and so is a lone frame") {
@@ -90,8 +87,7 @@ TEST_CASE("corpus statistics computed in parts are those of the whole, and norma
   Corpus::Extractor extractor;
   std::vector<float> out(a.size());
   CHECK_THROWS_AS(extractor.compute(first, {out.data(), 49, 80, 80}), sotto::Error);
-  CHECK_THROWS_AS(extractor.corpus_statistics(std::vector<float>(39), std::vector<float>(40)),
-                  sotto::Error);
+  CHECK_THROWS_AS(extractor.corpus_statistics(std::vector<float>(39), std::vector<float>(40)), sotto::Error);
   auto deviation = whole.deviation();
   deviation[3] = 0;
   extractor.corpus_statistics(whole.mean(), deviation);

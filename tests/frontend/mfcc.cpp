@@ -43,8 +43,7 @@ TEST_CASE("deltas are weighted differences over two frames each way, edges repea
   for (int t = 0; t < frames; ++t)
     for (int c = 0; c < 26; ++c)
       CHECK(at(t, c + 13) ==
-            doctest::Approx((at(t + 1, c) - at(t - 1, c) + 2 * (at(t + 2, c) - at(t - 2, c))) / 10)
-                .epsilon(1e-4));
+            doctest::Approx((at(t + 1, c) - at(t - 1, c) + 2 * (at(t + 2, c) - at(t - 2, c))) / 10).epsilon(1e-4));
 }
 
 TEST_CASE("short audio and rows that lie apart are fine; other room is refused") {

@@ -21,8 +21,7 @@ std::string contents(fs::path const& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-template <class Element>
-void round_trip(std::vector<std::int64_t> const& shape, std::vector<Element> const& values) {
+template <class Element> void round_trip(std::vector<std::int64_t> const& shape, std::vector<Element> const& values) {
   const Scratch scratch;
   sotto::write_npy<Element>(scratch.path, shape, values);
   const auto array = sotto::read_npy<Element>(scratch.path);
@@ -55,8 +54,7 @@ TEST_CASE("files that are no such array are refused in a sentence") {
   const Scratch scratch;
   const std::vector<float> values{1, 2};
   sotto::write_npy<float>(scratch.path, {2}, values);
-  CHECK_THROWS_WITH_AS(sotto::read_npy<std::int32_t>(scratch.path),
-                       doctest::Contains("holds <f4 where <i4"), Error);
+  CHECK_THROWS_WITH_AS(sotto::read_npy<std::int32_t>(scratch.path), doctest::Contains("holds <f4 where <i4"), Error);
   CHECK_THROWS_AS(sotto::write_npy<float>(scratch.path, {3}, values), Error);
   const std::string whole = contents(scratch.path);
   for (std::size_t length = 0; length < whole.size(); ++length) {

@@ -109,8 +109,7 @@ TEST_CASE("half and bfloat16 arrays are read as floats") {
   writer.add("b", "BF16", {2}, std::as_bytes(std::span(brains)));
   writer.write(directory / "a");
   const auto file = Safetensors::open(directory / "a");
-  CHECK(file.floats("h") ==
-        std::vector<float>{1, -2, 0x1p-24f, -0.f, 65504, std::numeric_limits<float>::infinity()});
+  CHECK(file.floats("h") == std::vector<float>{1, -2, 0x1p-24f, -0.f, 65504, std::numeric_limits<float>::infinity()});
   CHECK(file.floats("b") == std::vector<float>{1, -2});
 }
 
@@ -121,8 +120,7 @@ TEST_CASE("asking for what is not there names it and the file") {
   writer.add("present", {1}, std::span(values));
   writer.write(directory / "a");
   const auto file = Safetensors::open(directory / "a");
-  CHECK_THROWS_WITH_AS(file.at("absent"),
-                       ((directory / "a").string() + ": it holds no tensor \"absent\".").c_str(),
+  CHECK_THROWS_WITH_AS(file.at("absent"), ((directory / "a").string() + ": it holds no tensor \"absent\".").c_str(),
                        Error);
   CHECK_THROWS_AS(file.ints("present"), Error);
   CHECK(mentions(complaint(directory / "b"), "no such file"));
@@ -149,23 +147,16 @@ TEST_CASE("every rule of the format that a file breaks is named in a sentence") 
   says(framed(R"({"a":{"dtype":"F32","shape":[02],"data_offsets":[0,8]}})", eight), "whole number");
   says(framed(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", eight), "whole number");
   says(framed(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", eight), "JSON");
-  says(
-      framed(R"({"a":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]}})", eight),
-      "63 bits");
-  says(framed(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})",
-              eight),
-       "agree");
+  says(framed(R"({"a":{"dtype":"F32","shape":[99999999999999999999],"data_offsets":[0,8]}})", eight), "63 bits");
+  says(framed(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", eight), "agree");
   says(framed(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", eight), "agree");
   says(framed(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", eight), "ends before");
-  says(framed(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,8]}})", eight),
-       "two data offsets");
+  says(framed(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8,8]}})", eight), "two data offsets");
   says(framed(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})", eight), "only 8 bytes");
   says(framed(R"({"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}})", eight), "unknown type");
   says(framed(R"({"a":{"dtype":"F32","shape":[2]}})", eight), "lacks");
-  says(framed(R"({"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})", eight),
-       "repeated");
-  says(framed(R"({"a":{"dtype":"F32","shape":[2],"extra":[2],"data_offsets":[0,8]}})", eight),
-       "unknown");
+  says(framed(R"({"a":{"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]}})", eight), "repeated");
+  says(framed(R"({"a":{"dtype":"F32","shape":[2],"extra":[2],"data_offsets":[0,8]}})", eight), "unknown");
   says(framed(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", eight), "hole");
   says(
       framed(
@@ -183,9 +174,7 @@ TEST_CASE("every rule of the format that a file breaks is named in a sentence") 
   says(framed("{\"__metadata__\":{\"k\":\"\xC3\"}}"), "UTF-8");
   says(framed(R"({"__metadata__":{"k":"\ud800"}})"), "surrogate");
   says(framed(R"({"__metadata__":{"k":"\q"}})"), "escape");
-  CHECK(complaint(
-            put(directory / "good", framed(R"( {"__metadata__":{"k":"\ud83d\ude00\u00e9"}}  )")))
-            .empty());
+  CHECK(complaint(put(directory / "good", framed(R"( {"__metadata__":{"k":"\ud83d\ude00\u00e9"}}  )"))).empty());
   CHECK(Safetensors::open(directory / "good").metadata().at("k") == "\xF0\x9F\x98\x80\xC3\xA9");
 }
 
@@ -250,8 +239,7 @@ TEST_CASE("a write that fails leaves the old file and no temporary") {
   bad.write(directory / "a");
   CHECK(Safetensors::open(directory / "a").floats("a") == big);
   CHECK(std::distance(fs::directory_iterator(directory.path), {}) == 1);
-  CHECK_THROWS_WITH_AS(good.write(directory / "no" / "such"),
-                       doctest::Contains("its directory does not exist"), Error);
+  CHECK_THROWS_WITH_AS(good.write(directory / "no" / "such"), doctest::Contains("its directory does not exist"), Error);
 }
 
 TEST_CASE("a link planted at the temporary's name is not followed") {

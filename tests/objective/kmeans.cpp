@@ -39,8 +39,7 @@ TEST_CASE("every frame gets the nearest centroid, whatever the sizes") {
     for (const int dimensions : {1, 8, 39})
       for (const int frames : {1, 5, 48, 131}) {
         Kmeans kmeans{clusters, dimensions, {}, 0, 0};
-        for (int i = 0; i < clusters * dimensions; ++i)
-          kmeans.centroids.push_back(static_cast<float>(random.normal()));
+        for (int i = 0; i < clusters * dimensions; ++i) kmeans.centroids.push_back(static_cast<float>(random.normal()));
         std::vector<float> x(static_cast<std::size_t>(frames * dimensions));
         for (float& v : x) v = static_cast<float>(random.normal());
         std::vector<std::uint16_t> labels(static_cast<std::size_t>(frames), 65535);
@@ -50,9 +49,8 @@ TEST_CASE("every frame gets the nearest centroid, whatever the sizes") {
           const auto distance = [&](int k) {
             double sum = 0;
             for (int d = 0; d < dimensions; ++d) {
-              const double apart =
-                  double{x[static_cast<std::size_t>(i * dimensions + d)]} -
-                  double{kmeans.centroids[static_cast<std::size_t>(k * dimensions + d)]};
+              const double apart = double{x[static_cast<std::size_t>(i * dimensions + d)]} -
+                                   double{kmeans.centroids[static_cast<std::size_t>(k * dimensions + d)]};
               sum += apart * apart;
             }
             return sum;
@@ -98,8 +96,7 @@ TEST_CASE("a fit is the same to the bit on one thread and on three, and another 
   options.restarts = 2;
   options.iterations = 20;
   ThreadPool one(1), three(3);
-  const auto a = fit_kmeans(view(x, 13), options, 5, one),
-             b = fit_kmeans(view(x, 13), options, 5, three);
+  const auto a = fit_kmeans(view(x, 13), options, 5, one), b = fit_kmeans(view(x, 13), options, 5, three);
   CHECK(a.centroids == b.centroids);
   CHECK(a.inertia == b.inertia);
   CHECK(a.flops == b.flops);
@@ -113,10 +110,8 @@ TEST_CASE("an iteration over doubles is the same to the bit on any number of thr
   const std::vector<double> start(x.begin(), x.begin() + 5 * 30);
   ThreadPool one(1), three(3);
   auto a = start, b = start;
-  const double first =
-      sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {a.data(), 30, 5, 5}, one);
-  const double second =
-      sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {b.data(), 30, 5, 5}, three);
+  const double first = sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {a.data(), 30, 5, 5}, one);
+  const double second = sotto::lloyd_iteration<double>({x.data(), 20000, 5, 5}, {b.data(), 30, 5, 5}, three);
   CHECK(first == second);
   CHECK(a == b);
   CHECK(a != start);
@@ -188,8 +183,8 @@ TEST_CASE("what cannot be clustered is refused in a sentence") {
   options.clusters = 5;
   auto bad = x;
   bad[4 * 17 + 2] = std::numeric_limits<float>::quiet_NaN();
-  CHECK_THROWS_WITH_AS(fit_kmeans(view(bad, 4), options, 1, pool),
-                       doctest::Contains("not finite in dimension 2"), sotto::Error);
+  CHECK_THROWS_WITH_AS(fit_kmeans(view(bad, 4), options, 1, pool), doctest::Contains("not finite in dimension 2"),
+                       sotto::Error);
   const auto kmeans = fit_kmeans(view(x, 4), options, 1, pool);
   std::vector<std::uint16_t> labels(400);
   CHECK_THROWS_AS(assign(view(x, 3), kmeans, labels.data()), sotto::Error);
@@ -206,12 +201,11 @@ TEST_CASE("the price is 2 · dimensions · clusters a frame scored, and progress
   ThreadPool pool(1);
   int steps = 0;
   std::uint64_t scored = 2 * 3000;  // the sample, once a restart
-  const auto kmeans =
-      fit_kmeans(view(x, 6), options, 1, pool, [&](sotto::KmeansProgress const& progress) {
-        ++steps;
-        scored += progress.restart < 2 ? 1000 : 5000;
-        CHECK(progress.frame_inertia > 0);
-      });
+  const auto kmeans = fit_kmeans(view(x, 6), options, 1, pool, [&](sotto::KmeansProgress const& progress) {
+    ++steps;
+    scored += progress.restart < 2 ? 1000 : 5000;
+    CHECK(progress.frame_inertia > 0);
+  });
   CHECK(steps == 2 * 4 + 2);
   // greedy k-means++: the first centre, then 2 + ln 20 = 4 candidates for each of the others
   const std::uint64_t plus_plus = 2 * 2 * 3000 * 6 * (1 + 19 * 4);

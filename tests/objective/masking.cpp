@@ -15,7 +15,8 @@ TEST_CASE("masks hide the part of an utterance that fairseq's hide, to four stan
     MESSAGE("SKIPPED: no shared material");
     return;
   }
-  const auto rows = Safetensors::open(std::filesystem::path(shared) / "parity/mask_statistics.safetensors").doubles("f64.rows");
+  const auto rows =
+      Safetensors::open(std::filesystem::path(shared) / "parity/mask_statistics.safetensors").doubles("f64.rows");
   REQUIRE(rows.size() == 15 * 5);
   SpanMasker masker;
   std::vector<int> masked;

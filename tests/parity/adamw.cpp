@@ -29,8 +29,7 @@ struct Fixture {
     const auto first = std::strtoull(bytes.c_str() + offsets, &end, 10);
     const auto last = std::strtoull(end + 1, nullptr, 10);
     std::vector<double> out((last - first) / sizeof(double));
-    std::copy_n(bytes.data() + 8 + header + first, last - first,
-                reinterpret_cast<char*>(out.data()));
+    std::copy_n(bytes.data() + 8 + header + first, last - first, reinterpret_cast<char*>(out.data()));
     return out;
   }
 };
@@ -38,8 +37,7 @@ struct Fixture {
 bool read(Fixture& fixture) {
   char const* shared = std::getenv("SOTTO_SHARED");
   if (shared) {
-    std::ifstream file(std::filesystem::path(shared) / "parity" / "adamw.safetensors",
-                       std::ios::binary);
+    std::ifstream file(std::filesystem::path(shared) / "parity" / "adamw.safetensors", std::ios::binary);
     if (file) {
       fixture.bytes.assign(std::istreambuf_iterator<char>(file), {});
       return true;
@@ -57,8 +55,7 @@ double inside(int step) { return epsilon / std::sqrt(1 - std::pow(beta2, step));
 
 }  // namespace
 
-TEST_CASE(
-    "AdamW in double follows PyTorch's trajectory, and fairseq's with its epsilon, to 1e-12") {
+TEST_CASE("AdamW in double follows PyTorch's trajectory, and fairseq's with its epsilon, to 1e-12") {
   Fixture fixture;
   if (!read(fixture)) return;
   const auto gradients = fixture.tensor("f64.gradients");
@@ -70,11 +67,9 @@ TEST_CASE(
     double worst = 0;
     for (std::size_t t = 0; t < steps; ++t) {
       const int step = static_cast<int>(t) + 1;
-      const cpu::AdamwFactors<double> factors(
-          {rate, beta1, beta2, fairseq ? inside(step) : epsilon, decay, step});
+      const cpu::AdamwFactors<double> factors({rate, beta1, beta2, fairseq ? inside(step) : epsilon, decay, step});
       for (std::size_t i = 0; i < numbers; ++i) {
-        cpu::adamw_update(factors, gradients[t * numbers + i], p[i], m[i], v[i],
-                          [](double x) { return std::sqrt(x); });
+        cpu::adamw_update(factors, gradients[t * numbers + i], p[i], m[i], v[i], [](double x) { return std::sqrt(x); });
         worst = std::max(worst, std::abs(p[i] - wanted[t * numbers + i]));
       }
     }

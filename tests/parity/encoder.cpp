@@ -19,9 +19,7 @@ using namespace sotto;
 
 namespace {
 
-template <class C> struct OfEncoder {
-  template <class Store> using Parameters = EncoderParameters<C, Store>;
-};
+template <class C> struct OfEncoder { template <class Store> using Parameters = EncoderParameters<C, Store>; };
 
 template <int Depth, class NormOrder>
 using Configuration64 =
@@ -66,8 +64,8 @@ void compare_gradients(Safetensors const& file, std::span<ParameterEntry const> 
     double most = 0, worst = 0;
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       most = std::max(most, std::abs(static_cast<double>(wanted[i])));
-      worst = std::max(worst, std::abs(static_cast<double>(wanted[i]) -
-                                       factor * static_cast<double>(gradients[entry.offset + i])));
+      worst = std::max(
+          worst, std::abs(static_cast<double>(wanted[i]) - factor * static_cast<double>(gradients[entry.offset + i])));
     }
     CAPTURE(entry.name());
     CAPTURE(most);
@@ -173,14 +171,16 @@ std::vector<double> waveform_features(Safetensors const& file, float const* samp
       for (int o = 0; o < 32; ++o)
         for (int i = 0; i < channels; ++i)
           for (int j = 0; j < k; ++j)
-            y[static_cast<std::size_t>(t * 32 + o)] += static_cast<double>(w[static_cast<std::size_t>((o * channels + i) * k + j)]) *
-                                                       x[static_cast<std::size_t>((t * s + j) * channels + i)];
+            y[static_cast<std::size_t>(t * 32 + o)] +=
+                static_cast<double>(w[static_cast<std::size_t>((o * channels + i) * k + j)]) *
+                x[static_cast<std::size_t>((t * s + j) * channels + i)];
     if (layer == 0) {
       const auto gain = file.floats(prefix + "0.layer_norm.weight"), bias = file.floats(prefix + "0.layer_norm.bias");
       for (std::size_t o = 0; o < 32; ++o) {
         double mean = 0, variance = 0;
         for (int t = 0; t < length; ++t) mean += y[static_cast<std::size_t>(t) * 32 + o] / length;
-        for (int t = 0; t < length; ++t) variance += std::pow(y[static_cast<std::size_t>(t) * 32 + o] - mean, 2) / length;
+        for (int t = 0; t < length; ++t)
+          variance += std::pow(y[static_cast<std::size_t>(t) * 32 + o] - mean, 2) / length;
         for (int t = 0; t < length; ++t) {
           double& v = y[static_cast<std::size_t>(t) * 32 + o];
           v = (v - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(gain[o]) + static_cast<double>(bias[o]);
@@ -217,9 +217,11 @@ template <class B> void hubert_loss_and_gradients() {
     packed.utterances.push_back(u);
     packed.starts.push_back(0);
   }
-  for (int row = 0; row < 98; ++row) (mask[static_cast<std::size_t>(row)] != 0 ? packed.masked : packed.unmasked).push_back(row);
+  for (int row = 0; row < 98; ++row)
+    (mask[static_cast<std::size_t>(row)] != 0 ? packed.masked : packed.unmasked).push_back(row);
   for (const int row : packed.masked) packed.targets.push_back(static_cast<int>(labels[static_cast<std::size_t>(row)]));
-  for (const int row : packed.unmasked) packed.targets.push_back(static_cast<int>(labels[static_cast<std::size_t>(row)]));
+  for (const int row : packed.unmasked)
+    packed.targets.push_back(static_cast<int>(labels[static_cast<std::size_t>(row)]));
   const auto masked = static_cast<double>(packed.masked.size());
 
   B b;
@@ -256,12 +258,15 @@ template <class B> void hubert_loss_and_gradients() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a post-norm encoder has Hugging Face's hidden states and gradients", B, Reference<double>, Cpu<float>) {
+TEST_CASE_TEMPLATE("a post-norm encoder has Hugging Face's hidden states and gradients", B, Reference<double>,
+                   Cpu<float>) {
   hidden_states_and_gradients<B, norm::Post>("hf_hubert_post_norm.safetensors");
 }
-TEST_CASE_TEMPLATE("a pre-norm encoder has Hugging Face's hidden states and gradients", B, Reference<double>, Cpu<float>) {
+TEST_CASE_TEMPLATE("a pre-norm encoder has Hugging Face's hidden states and gradients", B, Reference<double>,
+                   Cpu<float>) {
   hidden_states_and_gradients<B, norm::Pre>("hf_wav2vec2_pre_norm.safetensors");
 }
-TEST_CASE_TEMPLATE("HuBERT's loss, correct predictions and gradients are torchaudio's", B, Reference<double>, Cpu<float>) {
+TEST_CASE_TEMPLATE("HuBERT's loss, correct predictions and gradients are torchaudio's", B, Reference<double>,
+                   Cpu<float>) {
   hubert_loss_and_gradients<B>();
 }

@@ -100,10 +100,8 @@ TEST_CASE("long utterances are encoded whole up to 30 s and in equal pieces beyo
 TEST_CASE("a checkpoint gives the features of the trainer that wrote it, and only its own model opens it") {
   const auto directory = std::filesystem::temp_directory_path() / ("sotto-features-" + std::to_string(getpid()));
   const SyntheticSpeech synthetic({.speakers = 4, .utterances = 12});
-  Pretrainer<Small> trainer(synthetic, {.budget = updates(3),
-                                        .threads = 1,
-                                        .batch = {.rows = 200},
-                                        .checkpoint = {.directory = directory}});
+  Pretrainer<Small> trainer(
+      synthetic, {.budget = updates(3), .threads = 1, .batch = {.rows = 200}, .checkpoint = {.directory = directory}});
   trainer.run();
   const auto samples = speech(1);
   const auto checkpoint = Checkpoint::open(directory);

@@ -28,8 +28,7 @@ Blobs blobs(int rows, int width, int classes, double noise, std::uint64_t seed) 
   for (int i = 0; i < rows; ++i) {
     blobs.labels.push_back(i % classes);
     for (int j = 0; j < width; ++j) {
-      const double value =
-          centre[static_cast<std::size_t>(i % classes * width + j)] + noise * random.normal();
+      const double value = centre[static_cast<std::size_t>(i % classes * width + j)] + noise * random.normal();
       blobs.inputs.push_back(static_cast<float>(value * (1 + j % 5) * 10 + 30 * (j % 3)));
     }
   }
@@ -39,13 +38,10 @@ Blobs blobs(int rows, int width, int classes, double noise, std::uint64_t seed) 
 // The textbook formula, all in double, on standardised inputs with a bias.
 std::vector<int> textbook(Blobs const& train, Blobs const& test, int classes, double ridge) {
   using Rowwise = Eigen::Matrix<float, -1, -1, Eigen::RowMajor>;
-  const Eigen::MatrixXd x =
-      Eigen::Map<Rowwise const>(train.inputs.data(), train.rows, train.width).cast<double>();
-  const Eigen::MatrixXd z =
-      Eigen::Map<Rowwise const>(test.inputs.data(), test.rows, test.width).cast<double>();
+  const Eigen::MatrixXd x = Eigen::Map<Rowwise const>(train.inputs.data(), train.rows, train.width).cast<double>();
+  const Eigen::MatrixXd z = Eigen::Map<Rowwise const>(test.inputs.data(), test.rows, test.width).cast<double>();
   const Eigen::RowVectorXd mean = x.colwise().mean();
-  const Eigen::RowVectorXd deviation =
-      ((x.rowwise() - mean).array().square().colwise().mean()).sqrt();
+  const Eigen::RowVectorXd deviation = ((x.rowwise() - mean).array().square().colwise().mean()).sqrt();
   const Eigen::MatrixXd xs = (x.rowwise() - mean).array().rowwise() / deviation.array();
   const Eigen::MatrixXd zs = (z.rowwise() - mean).array().rowwise() / deviation.array();
   Eigen::MatrixXd y = Eigen::MatrixXd::Zero(train.rows, classes);
@@ -95,9 +91,7 @@ TEST_CASE("ridge gives the same classifier on one thread and on three") {
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
     answers.emplace_back(500);
-    probe::Ridge(train.matrix(), train.labels, 4, pool)
-        .solve(.01)
-        .predict(test.matrix(), answers.back());
+    probe::Ridge(train.matrix(), train.labels, 4, pool).solve(.01).predict(test.matrix(), answers.back());
   }
   CHECK(answers[0] == answers[1]);
 }

@@ -53,16 +53,13 @@ class ToyFeatures final : public probe::FeatureExtractor {
   int layers() const override { return 3; }
   int width(int) const override { return 16; }
   std::string layer_name(int layer) const override { return "layer " + std::to_string(layer); }
-  void extract(std::span<float const> samples,
-               std::vector<std::vector<float>>& layers) const override {
+  void extract(std::span<float const> samples, std::vector<std::vector<float>>& layers) const override {
     layers.assign(3, {samples.begin(), samples.end()});
     Random random(5, Purpose::user, 1, samples.size());
     for (float& x : layers[0]) x = static_cast<float>(random.normal()) + 0 * x;
     for (float& x : layers[2]) x += 6 * static_cast<float>(random.normal());
   }
-  std::unique_ptr<FeatureExtractor> clone() const override {
-    return std::make_unique<ToyFeatures>();
-  }
+  std::unique_ptr<FeatureExtractor> clone() const override { return std::make_unique<ToyFeatures>(); }
 };
 
 Toy toy(int speakers, int words, int takes, bool splits) {
@@ -145,8 +142,7 @@ TEST_CASE("a speaker whom the manifest puts in training and in test ends up on o
   mixed.utterances[0].split = "test";
   std::map<std::string, unsigned, std::less<>> seen;
   for (auto const& u : mixed.utterances)
-    seen[u.speaker] |=
-        1u << static_cast<unsigned>(probe::detail::part_of(std::string_view(u.split)));
+    seen[u.speaker] |= 1u << static_cast<unsigned>(probe::detail::part_of(std::string_view(u.split)));
   const auto split = probe::detail::split_speakers(seen, 0);
   CHECK(split.part.size() == 8);
   CHECK(split.notes.size() == 2);  // dealt out, and validation speakers taken from training

@@ -15,7 +15,10 @@ void check_sentence(Finished const& run, std::string const& part) {
 
 TEST_CASE("a command line that cannot be read is a usage error") {
   for (std::vector<std::string> const& arguments :
-       {std::vector<std::string>{}, {"train"}, {"pretrain", "--model", "tiny"}, {"info", "--tiny"},
+       {std::vector<std::string>{},
+        {"train"},
+        {"pretrain", "--model", "tiny"},
+        {"info", "--tiny"},
         {"probe", "--data", "x", "--features", "logmel", "--threads", "-1"}}) {
     const auto run = finish(arguments);
     CHECK(run.code == 2);
@@ -159,8 +162,8 @@ TEST_CASE("checkpoints are neither overwritten nor made up, and one of another m
 
 TEST_CASE("a run that diverges says so, with a code of its own") {
   const Workplace place;
-  const auto run = finish(pretrain(place.path / "run", "200updates",
-                                   {"--learning-rate", "1e6", "--warmup", "0", "--clip", "0", "--json"}));
+  const auto run = finish(
+      pretrain(place.path / "run", "200updates", {"--learning-rate", "1e6", "--warmup", "0", "--clip", "0", "--json"}));
   CHECK(run.code == 5);
   check_sentence(run, "learning_rate");
   const auto last = Json::parse(last_line(run.out));

@@ -94,7 +94,8 @@ TEST_CASE("Ctrl-C and SIGTERM finish the step, save, and say how to go on; going
     const auto whole = finish(pretrain(place.path / "whole", "60updates", {"--json"}));
     const auto wanted = Json::parse(last_line(whole.out));
     REQUIRE(wanted);
-    for (auto const* name : {"flops", "loss", "heldout_loss", "masked_accuracy"}) CHECK(end->at(name) == wanted->at(name));
+    for (auto const* name : {"flops", "loss", "heldout_loss", "masked_accuracy"})
+      CHECK(end->at(name) == wanted->at(name));
   }
 }
 

@@ -59,9 +59,9 @@ TEST_CASE("where output is no terminal, progress is plain lines") {
   CHECK(run.code == 0);
   CHECK(run.out.find('\r') == std::string::npos);
   CHECK(run.out.find('\x1b') == std::string::npos);
-  for (auto const* part : {"model    tiny: 4 layers of width 192", "speech   60 utterances", "6 speakers",
-                           "budget   6 updates", "held out", "labelling frames", "step 6", "loss", "gradient",
-                           "saved    ", "report   "})
+  for (auto const* part :
+       {"model    tiny: 4 layers of width 192", "speech   60 utterances", "6 speakers", "budget   6 updates",
+        "held out", "labelling frames", "step 6", "loss", "gradient", "saved    ", "report   "})
     CHECK_MESSAGE(run.out.find(part) != std::string::npos, part);
 }
 

@@ -169,9 +169,27 @@ inline Finished finish(std::vector<std::string> arguments, char const* output = 
 /// `sotto pretrain` of a tiny model on the corpus: steps of a second of speech.
 inline std::vector<std::string> pretrain(fs::path const& out, std::string const& budget,
                                          std::vector<std::string> const& more = {}) {
-  std::vector<std::string> arguments{"pretrain", "--model", "tiny", "--data", corpus().string(), "--budget", budget,
-                                     "--out", out.string(), "--batch-rows", "60", "--lane-rows", "60", "--slots", "2",
-                                     "--threads", "1", "--held-out-every", "0.25", "--held-out-rows", "100"};
+  std::vector<std::string> arguments{"pretrain",
+                                     "--model",
+                                     "tiny",
+                                     "--data",
+                                     corpus().string(),
+                                     "--budget",
+                                     budget,
+                                     "--out",
+                                     out.string(),
+                                     "--batch-rows",
+                                     "60",
+                                     "--lane-rows",
+                                     "60",
+                                     "--slots",
+                                     "2",
+                                     "--threads",
+                                     "1",
+                                     "--held-out-every",
+                                     "0.25",
+                                     "--held-out-rows",
+                                     "100"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }

@@ -84,8 +84,8 @@ TEST_CASE("a line fits its terminal, and what matters most is left out last") {
   step.loss = 3.25;
   const std::optional<HeldOut> held_out{HeldOut{.loss = 3.5}};
   const std::string whole = progress::step_text(step, held_out, 1000);
-  for (auto const* part : {"12.3 %", "step 123", "loss 3.250", "held-out 3.500", "accuracy", "rate", "gradient", "real time",
-                           "GFLOP/s", "1 min 05 s left"})
+  for (auto const* part : {"12.3 %", "step 123", "loss 3.250", "held-out 3.500", "accuracy", "rate", "gradient",
+                           "real time", "GFLOP/s", "1 min 05 s left"})
     CHECK(whole.find(part) != std::string::npos);
   for (const int width : {20, 40, 60, 80, 100}) {
     const std::string line = progress::step_text(step, held_out, width);

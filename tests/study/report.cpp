@@ -55,8 +55,7 @@ TEST_CASE("a report is one sound page that fetches nothing and runs nothing") {
   report.facts({{"model", "tiny"}});
   report.heading("Part");
   report.paragraph("Text.");
-  report.chart(
-      Chart{"Loss", "compute", "nats", false, {{"training", {1e12, 2e12}, {3, 2}}}, "FLOP"});
+  report.chart(Chart{"Loss", "compute", "nats", false, {{"training", {1e12, 2e12}, {3, 2}}}, "FLOP"});
   report.chart(IntervalChart{"Words", "accuracy", {{"log-mel", .5, .4, .6}}});
   report.table({"features", "accuracy"}, {{"log-mel", "50.0 %"}}, "Words");
   const std::string html = report.html();
@@ -89,18 +88,16 @@ TEST_CASE("text from outside cannot become markup, wherever it is put") {
 
 TEST_CASE("numbers that are not finite are left out of charts") {
   Report report("r");
-  report.chart(
-      Chart{"a",
-            "x",
-            "y",
-            false,
-            {{"gaps", {0, 1, 2, not_a_number, 4, 5}, {1, not_a_number, 2, 3, infinity, 1.5}},
-             {"none", {}, {}},
-             {"lengths differ", {1, 2, 3}, {1}}}});
+  report.chart(Chart{"a",
+                     "x",
+                     "y",
+                     false,
+                     {{"gaps", {0, 1, 2, not_a_number, 4, 5}, {1, not_a_number, 2, 3, infinity, 1.5}},
+                      {"none", {}, {}},
+                      {"lengths differ", {1, 2, 3}, {1}}}});
   report.chart(Chart{"b", "x", "y", true, {{"log", {-1, 0, 10, 1000}, {9, 9, 1, 2}}}});
   report.chart(Chart{"c", "x", "y", true, {{"nothing", {-1, not_a_number}, {1, 1}}}});
-  report.chart(IntervalChart{
-      "d", "x", {{"unknown", not_a_number, not_a_number, infinity}, {"known", .1, .1, .1}}});
+  report.chart(IntervalChart{"d", "x", {{"unknown", not_a_number, not_a_number, infinity}, {"known", .1, .1, .1}}});
   report.chart(IntervalChart{"e", "x", {}});
   const std::string html = report.html();
   CHECK(unbalanced(html) == "");
@@ -145,8 +142,7 @@ TEST_CASE("axes have few ticks at round numbers, and hold every value") {
     CHECK(axis.high >= range.high);
     CHECK(axis.ticks.size() >= 3);
     CHECK(axis.ticks.size() <= 9);
-    for (std::size_t i = 1; i < axis.ticks.size(); ++i)
-      CHECK(axis.ticks[i].label != axis.ticks[i - 1].label);
+    for (std::size_t i = 1; i < axis.ticks.size(); ++i) CHECK(axis.ticks[i].label != axis.ticks[i - 1].label);
   }
   CHECK(linear_axis({0, .6}, 5, true, .01, " %").ticks[1].label == "20 %");
   const auto decades = study::detail::logarithmic_axis({1e9, 1e15}, 6);
@@ -158,8 +154,7 @@ TEST_CASE("axes have few ticks at round numbers, and hold every value") {
 
 TEST_CASE("tables name their rows and columns and set numbers flush right") {
   Report report("r");
-  report.table({"features", "accuracy", "note"},
-               {{"log-mel", "54.9 %", "2 layers"}, {"encoder", "n/a", "best"}});
+  report.table({"features", "accuracy", "note"}, {{"log-mel", "54.9 %", "2 layers"}, {"encoder", "n/a", "best"}});
   const std::string html = report.html();
   CHECK(count(html, "scope=\"row\"") == 2);
   CHECK(html.find("<th scope=\"col\" class=\"number\">accuracy") != html.npos);

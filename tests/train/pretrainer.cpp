@@ -133,9 +133,7 @@ TEST_CASE_TEMPLATE("the same slots give the same bits on one thread and on two, 
 TEST_CASE("another seed gives another model, and augmentation another than none") {
   const auto first = trained<Toy>(1);
   CHECK(first != trained<Toy>([](auto& o) { o.seed = 2; }));
-  CHECK(trained<ToyAugmented>(1) != trained<ToyAugmented>([](auto& o) {
-    std::get<0>(o.augmentation).time_masks = 2;
-  }));
+  CHECK(trained<ToyAugmented>(1) != trained<ToyAugmented>([](auto& o) { std::get<0>(o.augmentation).time_masks = 2; }));
 }
 
 TEST_CASE("weights are prepared once a load and once an update") {

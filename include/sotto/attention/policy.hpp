@@ -38,8 +38,7 @@ namespace sotto::attention::detail::inline SOTTO_API {
 struct Always {
   SOTTO_HOST_DEVICE constexpr operator bool() const { return true; }  // NOLINT
 };
-template <class T>
-struct Unchanged {
+template <class T> struct Unchanged {
   T value;
   SOTTO_HOST_DEVICE constexpr operator T const&() const { return value; }  // NOLINT
 };
@@ -85,8 +84,7 @@ struct Softmax : Policy {
   ///     static SOTTO_HOST_DEVICE T score(T const& score, Pair at, Table const& table, T const&
   ///     gate);
   template <class T, class Table>
-  static SOTTO_HOST_DEVICE constexpr detail::Unchanged<T> score(T const& score, Pair,
-                                                                Table const&) {
+  static SOTTO_HOST_DEVICE constexpr detail::Unchanged<T> score(T const& score, Pair, Table const&) {
     return {score};
   }
 };
@@ -102,15 +100,13 @@ SOTTO_HOST_DEVICE constexpr Range queries_of(Span span, int k0, int k1, int leng
 }
 
 /// Whether the query sees the key.
-template <class P>
-SOTTO_HOST_DEVICE constexpr bool seen(Pair at) {
+template <class P> SOTTO_HOST_DEVICE constexpr bool seen(Pair at) {
   if (at.key < at.query - P::span.before || at.key > at.query + P::span.after) return false;
   return static_cast<bool>(P::visible(at));
 }
 
 /// The table as score() reads it: table(i).
-template <class T>
-struct Lookup {
+template <class T> struct Lookup {
   T const* values;
   SOTTO_HOST_DEVICE T operator()(int i) const { return values[i]; }
 };
@@ -118,15 +114,12 @@ struct Lookup {
 }  // namespace sotto::attention::inline SOTTO_API
 
 namespace sotto::attention::detail::inline SOTTO_API {
-template <class P>
-inline constexpr int gate_slots = P::gates > 0 ? 1 : 0;
+template <class P> inline constexpr int gate_slots = P::gates > 0 ? 1 : 0;
 // Derivatives of a score: by the raw score, by the gate if there is one, by each entry read.
-template <class T, class P>
-using ScoreDual = Dual<T, 1 + gate_slots<P> + P::reads>;
+template <class T, class P> using ScoreDual = Dual<T, 1 + gate_slots<P> + P::reads>;
 
 // Gives variables, and notes which entry each stands for.
-template <class T, class P>
-struct Tracked {
+template <class T, class P> struct Tracked {
   T const* values;
   int* entry;
   int* used;
@@ -172,15 +165,13 @@ concept Gates = P::gates == 0 || requires(T const& x, Lookup<T> raw) {
 namespace sotto::attention::inline SOTTO_API {
 
 /// The score of a pair. raw: q·k / sqrt(head_width). gate: 1 for a policy without gates.
-template <class P, class T>
-SOTTO_HOST_DEVICE T scored(T const& raw, Pair at, T const* table, T const& gate = T(1)) {
+template <class P, class T> SOTTO_HOST_DEVICE T scored(T const& raw, Pair at, T const* table, T const& gate = T(1)) {
   return detail::call_score<P>(raw, at, Lookup<T>{table}, gate);
 }
 
 /// A score and its slopes: by the raw score, by the gate, and by each of the `used` table entries
 /// that were read (an entry read twice is listed twice).
-template <class T, int Reads>
-struct ScoreSlope {
+template <class T, int Reads> struct ScoreSlope {
   T score, by_raw, by_gate;
   int used;
   int entry[Reads > 0 ? Reads : 1];
@@ -188,14 +179,13 @@ struct ScoreSlope {
 };
 
 template <class P, class T>
-SOTTO_HOST_DEVICE ScoreSlope<T, P::reads> score_slope(T const& raw, Pair at, T const* table,
-                                                      T const& gate = T(1)) {
+SOTTO_HOST_DEVICE ScoreSlope<T, P::reads> score_slope(T const& raw, Pair at, T const* table, T const& gate = T(1)) {
   using D = detail::ScoreDual<T, P>;
   ScoreSlope<T, P::reads> slope{};
   D gate_dual(gate);
   if constexpr (P::gates > 0) gate_dual.by[1] = T(1);
-  const D y = detail::call_score<P>(
-      D::variable(raw, 0), at, detail::Tracked<T, P>{table, slope.entry, &slope.used}, gate_dual);
+  const D y =
+      detail::call_score<P>(D::variable(raw, 0), at, detail::Tracked<T, P>{table, slope.entry, &slope.used}, gate_dual);
   slope.score = y.value;
   slope.by_raw = y.by[0];
   if constexpr (P::gates > 0) slope.by_gate = y.by[1];
@@ -204,19 +194,16 @@ SOTTO_HOST_DEVICE ScoreSlope<T, P::reads> score_slope(T const& raw, Pair at, T c
 }
 
 /// The gate of a (row, head) from its raw values [gates].
-template <class P, class T>
-SOTTO_HOST_DEVICE T gated(T const* raw, T const& constant) {
+template <class P, class T> SOTTO_HOST_DEVICE T gated(T const* raw, T const& constant) {
   return P::gate(Lookup<T>{raw}, constant);
 }
 
-template <class T, int Gates>
-struct GateSlope {
+template <class T, int Gates> struct GateSlope {
   T gate, by_constant;
   T by_raw[Gates];
 };
 
-template <class P, class T>
-SOTTO_HOST_DEVICE GateSlope<T, P::gates> gate_slope(T const* raw, T const& constant) {
+template <class P, class T> SOTTO_HOST_DEVICE GateSlope<T, P::gates> gate_slope(T const* raw, T const& constant) {
   using D = Dual<T, P::gates + 1>;
   D variables[P::gates];
   for (int i = 0; i < P::gates; ++i) variables[i] = D::variable(raw[i], i);
@@ -229,13 +216,11 @@ SOTTO_HOST_DEVICE GateSlope<T, P::gates> gate_slope(T const* raw, T const& const
 }
 
 /// Whether every pair inside the span is visible: the policy has no visible() of its own.
-template <class P>
-inline constexpr bool always_visible = std::same_as<decltype(P::visible(Pair{})), detail::Always>;
+template <class P> inline constexpr bool always_visible = std::same_as<decltype(P::visible(Pair{})), detail::Always>;
 }  // namespace sotto::attention::inline SOTTO_API
 
 namespace sotto::attention::detail::inline SOTTO_API {
-template <class P, class = void>
-inline constexpr bool keeps_score = false;
+template <class P, class = void> inline constexpr bool keeps_score = false;
 template <class P>
 requires requires(float x, Pair at, Lookup<float> t) {
   { P::score(x, at, t) } -> std::same_as<Unchanged<float>>;
@@ -245,13 +230,11 @@ inline constexpr bool keeps_score<P, void> = true;
 
 namespace sotto::attention::inline SOTTO_API {
 /// Whether scores pass unchanged: the policy has no score() of its own.
-template <class P>
-inline constexpr bool plain_score = detail::keeps_score<P>;
+template <class P> inline constexpr bool plain_score = detail::keeps_score<P>;
 
 /// A policy of the softmax family, complete and well-typed for every scalar that the backends use.
 template <class P>
-concept SoftmaxPolicy = std::derived_from<P, Softmax> &&
-                            std::same_as<decltype(P::span), Span const> && P::reads >= 0 &&
+concept SoftmaxPolicy = std::derived_from<P, Softmax> && std::same_as<decltype(P::span), Span const> && P::reads >= 0 &&
                         P::gates >= 0 && requires(Pair at, int i) {
   { P::visible(at) } -> std::convertible_to<bool>;
   { P::parameters(i) } -> std::same_as<int>;
@@ -262,9 +245,8 @@ concept SoftmaxPolicy = std::derived_from<P, Softmax> &&
 }
 &&detail::Scores<P, float, Lookup<float>>&& detail::Scores<P, double, Lookup<double>>&&
     detail::Scores<P, detail::ScoreDual<float, P>, detail::Tracked<float, P>>&&
-        detail::Scores<P, detail::ScoreDual<Dual<double, 1>, P>,
-                       detail::Tracked<Dual<double, 1>, P>>&& detail::Gates<P, float>&&
-            detail::Gates<P, double>&& detail::Gates<P, Dual<float, P::gates + 1>>;
+        detail::Scores<P, detail::ScoreDual<Dual<double, 1>, P>, detail::Tracked<Dual<double, 1>, P>>&&
+            detail::Gates<P, float>&& detail::Gates<P, double>&& detail::Gates<P, Dual<float, P::gates + 1>>;
 
 /// What a spec's Attention may be.
 template <class P>

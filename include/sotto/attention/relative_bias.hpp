@@ -22,10 +22,8 @@ namespace sotto::attention::inline SOTTO_API {
 /// learned. Shared: the first block's biases serve all blocks.
 template <int Buckets = 320, int Distance = 800, bool Gated = false, bool Shared = false>
 struct RelativeBias : Softmax {
-  static_assert(Buckets >= 4 && Buckets % 4 == 0,
-                "sotto: a relative bias needs a multiple of 4 buckets");
-  static_assert(Distance > Buckets / 4,
-                "sotto: a relative bias must reach farther than a quarter of its buckets");
+  static_assert(Buckets >= 4 && Buckets % 4 == 0, "sotto: a relative bias needs a multiple of 4 buckets");
+  static_assert(Distance > Buckets / 4, "sotto: a relative bias must reach farther than a quarter of its buckets");
 
   static constexpr int reads = 1;
   static constexpr bool shared = Shared;
@@ -34,9 +32,7 @@ struct RelativeBias : Softmax {
   /// [heads, distances -Distance ... Distance]: no logarithm in a kernel's inner loop.
   static constexpr int table(int heads) { return heads * distances; }
   /// Xavier normal.
-  static constexpr float deviation(int heads) {
-    return detail::square_root(2.0f / float(Buckets + heads));
-  }
+  static constexpr float deviation(int heads) { return detail::square_root(2.0f / float(Buckets + heads)); }
 
   /// The bucket of key - query, in 0 ... Buckets - 1.
   static SOTTO_HOST_DEVICE int bucket(int offset) {
@@ -65,17 +61,13 @@ struct RelativeBias : Softmax {
 
   template <class T, class Raw>
   requires Gated static SOTTO_HOST_DEVICE T gate(Raw const& raw, T const& constant) {
-    const T a = sigmoid(T(raw(0) + raw(1) + raw(2) + raw(3))),
-            b = sigmoid(T(raw(4) + raw(5) + raw(6) + raw(7)));
+    const T a = sigmoid(T(raw(0) + raw(1) + raw(2) + raw(3))), b = sigmoid(T(raw(4) + raw(5) + raw(6) + raw(7)));
     return a * (b * constant - T(1)) + T(2);
   }
 
  private:
   static constexpr int distances = 2 * Distance + 1;
-  template <class T>
-  static SOTTO_HOST_DEVICE T sigmoid(T const& x) {
-    return T(1) / (T(1) + exp(-x));
-  }
+  template <class T> static SOTTO_HOST_DEVICE T sigmoid(T const& x) { return T(1) / (T(1) + exp(-x)); }
 };
 
 /// WavLM's attention: biases in the first block, gates in each.

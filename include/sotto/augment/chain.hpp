@@ -23,9 +23,8 @@ template <Augmentation... Links> struct Chain {
 
   /// Alters the features of one crop in place; a function of the random stream.
   static void apply(Options const& options, Random& random, Matrix<float> features) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (Links::apply(std::get<I>(options), random, features), ...);
-    }(std::index_sequence_for<Links...>{});
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (Links::apply(std::get<I>(options), random, features), ...); }
+    (std::index_sequence_for<Links...>{});
   }
 };
 

@@ -1,5 +1,5 @@
-// SpecAugment's masks on features (Park et al., arXiv 1904.08779): bands of channels and spans of frames set to 0, which
-// is the mean of normalised features.
+// SpecAugment's masks on features (Park et al., arXiv 1904.08779): bands of channels and spans of frames set to 0,
+// which is the mean of normalised features.
 #pragma once
 
 #include <algorithm>

@@ -112,6 +112,6 @@ concept OptimiserOperations = requires(B& b, Array<R> p, Array<R const> g) {
 
 template <class B>
 concept Backend = Elements<B> && Products<B> && Convolutions<B> && RowOperations<B> && AttentionOperations<B> &&
-                  Losses<B> && OptimiserOperations<B>;
+    Losses<B> && OptimiserOperations<B>;
 
 }  // namespace sotto::inline SOTTO_ABI

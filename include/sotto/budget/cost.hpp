@@ -106,7 +106,8 @@ constexpr Flops training_cost(std::chrono::duration<Rep, Period> length, CostOpt
   const Flops each = Cost<Sound>::train(frames);
   const Flops heads = Cost<Sound>::head(static_cast<std::int64_t>(1000 * masked),
                                         static_cast<std::int64_t>(1000 * (frames - masked)), objective);
-  return {static_cast<std::uint64_t>(crops * (static_cast<double>(each.count) + static_cast<double>(heads.count) / 1000))};
+  return {
+      static_cast<std::uint64_t>(crops * (static_cast<double>(each.count) + static_cast<double>(heads.count) / 1000))};
 }
 
 /// The paper's convention (arXiv 2409.16295, its constant-FLOP sweep): 6 x the forward multiply-adds of the waveform

@@ -56,10 +56,10 @@ class Budget {
  public:
   enum class Kind { flops, updates, audio, wall };
 
-  constexpr Budget(Flops flops) : kind_(Kind::flops), amount_(static_cast<double>(flops.count)) {}  // NOLINT
+  constexpr Budget(Flops flops) : kind_(Kind::flops), amount_(static_cast<double>(flops.count)) {}   // NOLINT
   constexpr Budget(UpdateBudget n) : kind_(Kind::updates), amount_(static_cast<double>(n.count)) {}  // NOLINT
-  constexpr Budget(AudioBudget a) : kind_(Kind::audio), amount_(a.seconds) {}  // NOLINT
-  constexpr Budget(WallBudget w) : kind_(Kind::wall), amount_(w.seconds) {}  // NOLINT
+  constexpr Budget(AudioBudget a) : kind_(Kind::audio), amount_(a.seconds) {}                        // NOLINT
+  constexpr Budget(WallBudget w) : kind_(Kind::wall), amount_(w.seconds) {}                          // NOLINT
 
   constexpr Kind kind() const { return kind_; }
   /// FLOPs, updates, or seconds.
@@ -73,8 +73,8 @@ class Budget {
     const double amount = std::strtod(copy.c_str(), &end);
     const std::string_view unit = text.substr(static_cast<std::size_t>(end - copy.c_str()));
     const auto refuse = [&](char const* why) -> Error {
-      return Error(ErrorCode::usage, "budget '" + copy + "' " + why +
-                                         ": write 1e13flop, 200updates, 2h-audio or 10min-wall");
+      return Error(ErrorCode::usage,
+                   "budget '" + copy + "' " + why + ": write 1e13flop, 200updates, 2h-audio or 10min-wall");
     };
     if (end == copy.c_str()) throw refuse("does not begin with a number");
     if (!std::isfinite(amount) || amount <= 0) throw refuse("is not positive");
@@ -98,10 +98,18 @@ class Budget {
   std::string text() const {
     char number[40];
     switch (kind_) {
-      case Kind::flops: std::snprintf(number, sizeof number, "%.17gflop", amount_); break;
-      case Kind::updates: std::snprintf(number, sizeof number, "%.17gupdates", amount_); break;
-      case Kind::audio: std::snprintf(number, sizeof number, "%.17gs-audio", amount_); break;
-      case Kind::wall: std::snprintf(number, sizeof number, "%.17gs-wall", amount_); break;
+      case Kind::flops:
+        std::snprintf(number, sizeof number, "%.17gflop", amount_);
+        break;
+      case Kind::updates:
+        std::snprintf(number, sizeof number, "%.17gupdates", amount_);
+        break;
+      case Kind::audio:
+        std::snprintf(number, sizeof number, "%.17gs-audio", amount_);
+        break;
+      case Kind::wall:
+        std::snprintf(number, sizeof number, "%.17gs-wall", amount_);
+        break;
     }
     return number;
   }

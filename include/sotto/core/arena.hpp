@@ -6,12 +6,8 @@
 #include <sotto/core/views.hpp>
 
 namespace sotto::detail::inline SOTTO_API {
-template <class T> struct ValueOf {
-  using type = T;
-};
-template <class T> struct ValueOf<OnDevice<T>> {
-  using type = T;
-};
+template <class T> struct ValueOf { using type = T; };
+template <class T> struct ValueOf<OnDevice<T>> { using type = T; };
 }  // namespace sotto::detail::inline SOTTO_API
 
 namespace sotto::inline SOTTO_API {

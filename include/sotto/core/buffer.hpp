@@ -16,7 +16,7 @@ class Buffer {
  public:
   Buffer() = default;
   SOTTO_ALWAYS_INLINE explicit Buffer(std::size_t bytes) : bytes_(bytes) {
-    begin_.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}, std::nothrow)));
+    begin_.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}, std::nothrow)));
     if (!begin_ && bytes > 0)
       throw Error(ErrorCode::device, "there is no memory for " + std::to_string(bytes >> 20) +
                                          " MiB of parameters or activations; use a smaller model, fewer slots or "
@@ -29,7 +29,7 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
   std::unique_ptr<std::byte, Free> begin_;
   std::size_t bytes_ = 0;

@@ -9,10 +9,7 @@
 #include <sotto/config.hpp>
 
 namespace sotto::detail::inline SOTTO_API {
-template <class T>
-struct InnermostOf {
-  using type = T;
-};
+template <class T> struct InnermostOf { using type = T; };
 }  // namespace sotto::detail::inline SOTTO_API
 
 namespace sotto::inline SOTTO_API {
@@ -20,8 +17,7 @@ namespace sotto::inline SOTTO_API {
 /// A value with its derivatives by N variables (forward-mode automatic differentiation). T: float,
 /// double or a Dual. Comparisons look at the value only. The functions are found by
 /// argument-dependent lookup: call them unqualified.
-template <class T, int N>
-struct Dual {
+template <class T, int N> struct Dual {
   static_assert(N >= 0, "sotto: a Dual cannot have a negative number of derivatives");
   /// float or double, however deeply nested.
   using Innermost = typename detail::InnermostOf<T>::type;
@@ -31,11 +27,9 @@ struct Dual {
 
   SOTTO_HOST_DEVICE constexpr Dual() {}
   /// A constant.
-  SOTTO_HOST_DEVICE constexpr Dual(T const& constant)
-      : value(constant) {}  // NOLINT: numbers are Duals
+  SOTTO_HOST_DEVICE constexpr Dual(T const& constant) : value(constant) {}  // NOLINT: numbers are Duals
   template <class A>
-  requires(std::is_arithmetic_v<A> && !std::same_as<A, T>) SOTTO_HOST_DEVICE
-      constexpr Dual(A constant)
+  requires(std::is_arithmetic_v<A> && !std::same_as<A, T>) SOTTO_HOST_DEVICE constexpr Dual(A constant)
       : value(T(static_cast<Innermost>(constant))) {}  // NOLINT
   /// The i-th variable: its derivative by itself is 1. 0 <= i < N.
   static SOTTO_HOST_DEVICE constexpr Dual variable(T const& value, int i) {
@@ -56,9 +50,7 @@ struct Dual {
   SOTTO_HOST_DEVICE constexpr Dual& operator/=(Dual const& b) { return *this = *this / b; }
 
   friend SOTTO_HOST_DEVICE constexpr Dual operator+(Dual const& a) { return a; }
-  friend SOTTO_HOST_DEVICE constexpr Dual operator-(Dual const& a) {
-    return a.chain(-a.value, T(-1));
-  }
+  friend SOTTO_HOST_DEVICE constexpr Dual operator-(Dual const& a) { return a.chain(-a.value, T(-1)); }
   friend SOTTO_HOST_DEVICE constexpr Dual operator+(Dual const& a, Dual const& b) {
     Dual y(a.value + b.value);
     for (int i = 0; i < N; ++i) y.by[i] = a.by[i] + b.by[i];
@@ -81,65 +73,55 @@ struct Dual {
   }
   // With constants, whose derivatives need no arithmetic.
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator+(Dual a, A const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator+(
+      Dual a, A const& b) {
     a.value = a.value + constant(b);
     return a;
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator+(A const& a, Dual b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator+(A const& a,
+                                                                                                            Dual b) {
     b.value = constant(a) + b.value;
     return b;
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator-(Dual a, A const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator-(
+      Dual a, A const& b) {
     a.value = a.value - constant(b);
     return a;
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator-(A const& a, Dual const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator-(
+      A const& a, Dual const& b) {
     return b.chain(constant(a) - b.value, T(-1));
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator*(Dual const& a, A const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator*(
+      Dual const& a, A const& b) {
     return a.chain(a.value * constant(b), constant(b));
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator*(A const& a, Dual const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator*(
+      A const& a, Dual const& b) {
     return b.chain(constant(a) * b.value, constant(a));
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator/(Dual const& a, A const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator/(
+      Dual const& a, A const& b) {
     return a.chain(a.value / constant(b), T(1) / constant(b));
   }
   template <class A>
-  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual
-  operator/(A const& a, Dual const& b) {
+  requires(std::is_arithmetic_v<A> || std::same_as<A, T>) friend SOTTO_HOST_DEVICE constexpr Dual operator/(
+      A const& a, Dual const& b) {
     const T q = constant(a) / b.value;
     return b.chain(q, -q / b.value);
   }
 
-  friend SOTTO_HOST_DEVICE constexpr bool operator==(Dual const& a, Dual const& b) {
-    return a.value == b.value;
-  }
-  friend SOTTO_HOST_DEVICE constexpr bool operator<(Dual const& a, Dual const& b) {
-    return a.value < b.value;
-  }
-  friend SOTTO_HOST_DEVICE constexpr bool operator>(Dual const& a, Dual const& b) {
-    return a.value > b.value;
-  }
-  friend SOTTO_HOST_DEVICE constexpr bool operator<=(Dual const& a, Dual const& b) {
-    return a.value <= b.value;
-  }
-  friend SOTTO_HOST_DEVICE constexpr bool operator>=(Dual const& a, Dual const& b) {
-    return a.value >= b.value;
-  }
+  friend SOTTO_HOST_DEVICE constexpr bool operator==(Dual const& a, Dual const& b) { return a.value == b.value; }
+  friend SOTTO_HOST_DEVICE constexpr bool operator<(Dual const& a, Dual const& b) { return a.value < b.value; }
+  friend SOTTO_HOST_DEVICE constexpr bool operator>(Dual const& a, Dual const& b) { return a.value > b.value; }
+  friend SOTTO_HOST_DEVICE constexpr bool operator<=(Dual const& a, Dual const& b) { return a.value <= b.value; }
+  friend SOTTO_HOST_DEVICE constexpr bool operator>=(Dual const& a, Dual const& b) { return a.value >= b.value; }
 
   // Hidden friends: a free sotto::exp would make CUDA's own headers ambiguous after `using
   // namespace sotto`.
@@ -171,18 +153,13 @@ struct Dual {
   }
   friend SOTTO_HOST_DEVICE constexpr Dual abs(Dual const& x) { return x.value < T(0) ? -x : x; }
   friend SOTTO_HOST_DEVICE constexpr Dual fabs(Dual const& x) { return abs(x); }
-  friend SOTTO_HOST_DEVICE constexpr Dual max(Dual const& a, Dual const& b) {
-    return a.value < b.value ? b : a;
-  }
-  friend SOTTO_HOST_DEVICE constexpr Dual min(Dual const& a, Dual const& b) {
-    return b.value < a.value ? b : a;
-  }
+  friend SOTTO_HOST_DEVICE constexpr Dual max(Dual const& a, Dual const& b) { return a.value < b.value ? b : a; }
+  friend SOTTO_HOST_DEVICE constexpr Dual min(Dual const& a, Dual const& b) { return b.value < a.value ? b : a; }
   friend SOTTO_HOST_DEVICE constexpr Dual fmax(Dual const& a, Dual const& b) { return max(a, b); }
   friend SOTTO_HOST_DEVICE constexpr Dual fmin(Dual const& a, Dual const& b) { return min(a, b); }
 
  private:
-  template <class A>
-  static SOTTO_HOST_DEVICE constexpr T constant(A const& a) {
+  template <class A> static SOTTO_HOST_DEVICE constexpr T constant(A const& a) {
     if constexpr (std::same_as<A, T>) {
       return a;
     } else {
@@ -194,10 +171,7 @@ struct Dual {
 }  // namespace sotto::inline SOTTO_API
 
 namespace sotto::detail::inline SOTTO_API {
-template <class T, int N>
-struct InnermostOf<Dual<T, N>> {
-  using type = typename Dual<T, N>::Innermost;
-};
+template <class T, int N> struct InnermostOf<Dual<T, N>> { using type = typename Dual<T, N>::Innermost; };
 }  // namespace sotto::detail::inline SOTTO_API
 
 namespace sotto::inline SOTTO_API {
@@ -205,8 +179,7 @@ namespace sotto::inline SOTTO_API {
 /// The plain number, without derivatives.
 SOTTO_HOST_DEVICE constexpr float real(float x) { return x; }
 SOTTO_HOST_DEVICE constexpr double real(double x) { return x; }
-template <class T, int N>
-SOTTO_HOST_DEVICE constexpr typename Dual<T, N>::Innermost real(Dual<T, N> const& x) {
+template <class T, int N> SOTTO_HOST_DEVICE constexpr typename Dual<T, N>::Innermost real(Dual<T, N> const& x) {
   return real(x.value);
 }
 

@@ -24,8 +24,7 @@ enum class ErrorCode {
 class Error : public std::runtime_error {
  public:
   SOTTO_ALWAYS_INLINE Error(ErrorCode code, std::string const& sentence, std::filesystem::path path = {})
-      : std::runtime_error(path.empty() ? sentence : path.string() + ": " + sentence),
-        code_(code),
+      : std::runtime_error(path.empty() ? sentence : path.string() + ": " + sentence), code_(code),
         path_(std::move(path)) {}
   SOTTO_ALWAYS_INLINE ErrorCode code() const noexcept { return code_; }
   /// The file concerned; empty if none. what() begins with it.

@@ -20,8 +20,8 @@ template <class Signature> class FunctionRef;
 template <class Result, class... Arguments> class FunctionRef<Result(Arguments...)> {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  SOTTO_ALWAYS_INLINE FunctionRef(F&& f)  // NOLINT: implicit, like std::function_ref
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>) SOTTO_ALWAYS_INLINE
+      FunctionRef(F&& f)  // NOLINT: implicit, like std::function_ref
       : object_(const_cast<void*>(static_cast<void const*>(&f))),
         call_([](void* object, Arguments... arguments) -> Result {
           return (*static_cast<std::remove_reference_t<F>*>(object))(static_cast<Arguments>(arguments)...);

@@ -11,7 +11,19 @@ namespace sotto::inline SOTTO_API {
 
 /// What a random number is for: two purposes never share a number.
 enum class Purpose : std::uint32_t {
-  initialise, epoch, crop, mask, dropout, layer_drop, clusters, held_out, augment, synthetic, probe, negatives, noise,
+  initialise,
+  epoch,
+  crop,
+  mask,
+  dropout,
+  layer_drop,
+  clusters,
+  held_out,
+  augment,
+  synthetic,
+  probe,
+  negatives,
+  noise,
   user = 1000  ///< and above: a program's own
 };
 
@@ -115,7 +127,8 @@ class Permutation {
     const std::uint64_t mask = (1ull << half_) - 1;
     std::uint64_t left = i >> half_, right = i & mask;
     for (std::uint32_t round = 0; round < 4; ++round) {
-      const auto block = philox_(static_cast<std::uint32_t>(right), static_cast<std::uint32_t>(right >> 32), round, cursor_);
+      const auto block =
+          philox_(static_cast<std::uint32_t>(right), static_cast<std::uint32_t>(right >> 32), round, cursor_);
       const std::uint64_t f = (static_cast<std::uint64_t>(block.word[1]) << 32 | block.word[0]) & mask;
       const std::uint64_t swapped = left ^ f;
       left = right;

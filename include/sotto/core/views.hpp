@@ -59,7 +59,9 @@ template <class E, int Width> struct Rows {
   int rows;
   static constexpr int width = Width;
   SOTTO_HOST_DEVICE constexpr operator Matrix<E>() const { return {begin, rows, Width, Width}; }  // NOLINT
-  SOTTO_HOST_DEVICE constexpr operator Matrix<detail::ToConst<E>>() const { return {begin, rows, Width, Width}; }  // NOLINT
+  SOTTO_HOST_DEVICE constexpr operator Matrix<detail::ToConst<E>>() const {
+    return {begin, rows, Width, Width};
+  }                                                                                                       // NOLINT
   SOTTO_HOST_DEVICE constexpr operator Rows<detail::ToConst<E>, Width>() const { return {begin, rows}; }  // NOLINT
   SOTTO_HOST_DEVICE constexpr Array<E> flat() const { return {begin, static_cast<std::size_t>(rows) * Width}; }
 };
@@ -69,7 +71,7 @@ template <class E, int Out, int In> struct Weight {
   E* begin;
   static constexpr int out = Out, in = In;
   static constexpr std::size_t size = static_cast<std::size_t>(Out) * In;
-  SOTTO_HOST_DEVICE constexpr operator Matrix<E>() const { return {begin, Out, In, In}; }  // NOLINT
+  SOTTO_HOST_DEVICE constexpr operator Matrix<E>() const { return {begin, Out, In, In}; }                   // NOLINT
   SOTTO_HOST_DEVICE constexpr operator Matrix<detail::ToConst<E>>() const { return {begin, Out, In, In}; }  // NOLINT
 };
 
@@ -77,7 +79,7 @@ template <class E, int Out, int In> struct Weight {
 template <class E, int N> struct Vector {
   E* begin;
   static constexpr std::size_t size = static_cast<std::size_t>(N);
-  SOTTO_HOST_DEVICE constexpr operator Array<E>() const { return {begin, size}; }  // NOLINT
+  SOTTO_HOST_DEVICE constexpr operator Array<E>() const { return {begin, size}; }                   // NOLINT
   SOTTO_HOST_DEVICE constexpr operator Array<detail::ToConst<E>>() const { return {begin, size}; }  // NOLINT
 };
 
@@ -88,7 +90,7 @@ template <class Index> struct Lane {
   Index const* utterances;  ///< [sequences] the utterance a sequence was cut from: dropout is keyed by it
   Index const* starts;      ///< [sequences] the frame of the utterance at which the sequence begins
   int sequences, rows;
-  int longest;  ///< rows of the longest sequence, or more: scratch is sized by it
+  int longest;            ///< rows of the longest sequence, or more: scratch is sized by it
   Index const* masked;    ///< [masked_rows] rows that the objective predicts, ascending
   Index const* unmasked;  ///< [rows - masked_rows] the others, ascending
   int masked_rows;

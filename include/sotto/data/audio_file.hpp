@@ -36,29 +36,23 @@ class AudioFile {
     if (status.type() == std::filesystem::file_type::directory)
       throw Error(ErrorCode::file, "this is a folder, where an audio file was expected", path_);
     auto const bytes = std::filesystem::file_size(path_, error);
-    if (error)
-      throw Error(ErrorCode::file, "the file cannot be read (" + error.message() + ")", path_);
+    if (error) throw Error(ErrorCode::file, "the file cannot be read (" + error.message() + ")", path_);
     if (bytes == 0) throw Error(ErrorCode::data, "the file is empty (0 bytes)", path_);
     SF_INFO info{};
     file_.reset(sf_open(path_.c_str(), SFM_READ, &info));
     if (!file_) {
       bool const readable = std::ifstream(path_, std::ios::binary).good();
-      if (!readable)
-        throw Error(ErrorCode::file, "the file cannot be opened; check its permissions", path_);
-      throw Error(ErrorCode::data,
-                  "this is no audio file that libsndfile can read (" + reason(nullptr) + ")",
-                  path_);
+      if (!readable) throw Error(ErrorCode::file, "the file cannot be opened; check its permissions", path_);
+      throw Error(ErrorCode::data, "this is no audio file that libsndfile can read (" + reason(nullptr) + ")", path_);
     }
     rate_ = info.samplerate;
     channels_ = info.channels;
     frames_ = info.frames;
-    constexpr std::int64_t most = std::int64_t{1}
-                                  << 40;  // libsndfile says "unknown" with its largest number
+    constexpr std::int64_t most = std::int64_t{1} << 40;  // libsndfile says "unknown" with its largest number
     if (rate_ < 1 || channels_ < 1 || frames_ < 0 || frames_ > most)
       throw Error(ErrorCode::data,
-                  "the header makes no sense (" + std::to_string(rate_) + " Hz, " +
-                      std::to_string(channels_) + " channels, " + std::to_string(frames_) +
-                      " frames); write the file anew",
+                  "the header makes no sense (" + std::to_string(rate_) + " Hz, " + std::to_string(channels_) +
+                      " channels, " + std::to_string(frames_) + " frames); write the file anew",
                   path_);
     if ((info.format & SF_FORMAT_TYPEMASK) == SF_FORMAT_WAV) check_riff_length(bytes);
   }
@@ -83,15 +77,14 @@ class AudioFile {
     for (std::size_t done = 0; done < out.size();) {
       auto const wanted = std::min(block, out.size() - done);
       float* const into = channels_ > 1 ? interleaved_.data() : out.data() + done;
-      auto const got = static_cast<std::size_t>(
-          std::max<sf_count_t>(0, sf_readf_float(file_.get(), into, sf_count_t(wanted))));
+      auto const got =
+          static_cast<std::size_t>(std::max<sf_count_t>(0, sf_readf_float(file_.get(), into, sf_count_t(wanted))));
       if (channels_ > 1) mix(out.subspan(done, got));
       check(out.subspan(done, got));
       position_ += static_cast<std::int64_t>(got);
       done += got;
       if (got < wanted)
-        stopped_at(position_,
-                   sf_error(file_.get()) != 0 ? reason(file_.get()) : "truncated or damaged");
+        stopped_at(position_, sf_error(file_.get()) != 0 ? reason(file_.get()) : "truncated or damaged");
     }
   }
 
@@ -113,13 +106,12 @@ class AudioFile {
       if (x >= -1 && x <= 1) continue;
       auto const place = "sample " + at(position_ + static_cast<std::int64_t>(i));
       if (!std::isfinite(x))
-        throw Error(ErrorCode::data, place + " is " + (x != x ? "not a number" : "infinite"),
-                    path_);
+        throw Error(ErrorCode::data, place + " is " + (x != x ? "not a number" : "infinite"), path_);
       if (x > absurd || x < -absurd)
-        throw Error(ErrorCode::data,
-                    place + " is " + std::to_string(x) +
-                        ": samples of float files must lie within -1 and 1; scale the file",
-                    path_);
+        throw Error(
+            ErrorCode::data,
+            place + " is " + std::to_string(x) + ": samples of float files must lie within -1 and 1; scale the file",
+            path_);
       samples[i] = x < 0 ? -1.f : 1.f;
     }
   }
@@ -134,13 +126,11 @@ class AudioFile {
     std::uintmax_t length = 0;
     for (int i = 3; i >= 0; --i) length = length << 8 | head[static_cast<std::size_t>(4 + i)];
     bool const streamed = length == 0 || length >= 0x7ffff000u;
-    constexpr std::uintmax_t slack =
-        8;  // some writers count the eight bytes before, or a byte of padding after
+    constexpr std::uintmax_t slack = 8;  // some writers count the eight bytes before, or a byte of padding after
     if (!streamed && length > bytes + slack - 8)
       throw Error(ErrorCode::data,
-                  "the file is truncated: it has " + std::to_string(bytes) + " of " +
-                      std::to_string(length + 8) + " bytes, and its audio ends at sample " +
-                      at(frames_),
+                  "the file is truncated: it has " + std::to_string(bytes) + " of " + std::to_string(length + 8) +
+                      " bytes, and its audio ends at sample " + at(frames_),
                   path_);
   }
 
@@ -151,9 +141,7 @@ class AudioFile {
     return text.data();
   }
   [[noreturn]] void stopped_at(std::int64_t frame, std::string const& why) const {
-    throw Error(ErrorCode::data,
-                "decoding stopped at sample " + at(frame) + " of " + at(frames_) + ": " + why,
-                path_);
+    throw Error(ErrorCode::data, "decoding stopped at sample " + at(frame) + " of " + at(frames_) + ": " + why, path_);
   }
   static std::string reason(SNDFILE* file) {
     std::string text = sf_strerror(file);

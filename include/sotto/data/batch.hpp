@@ -16,15 +16,14 @@ struct PackedLane {
   std::vector<int> offsets;             ///< [sequences + 1]
   std::vector<int> utterances, starts;  ///< [sequences]
   std::vector<int> masked, unmasked;    ///< rows, ascending
-  std::vector<int> targets;     ///< [rows] labels of the masked rows, then of the unmasked ones
-  std::vector<float> features;  ///< [rows, features]
+  std::vector<int> targets;             ///< [rows] labels of the masked rows, then of the unmasked ones
+  std::vector<float> features;          ///< [rows, features]
 
   int rows() const { return offsets.back(); }
   int sequences() const { return static_cast<int>(offsets.size()) - 1; }
   int longest() const {
     int longest = 0;
-    for (std::size_t i = 1; i < offsets.size(); ++i)
-      longest = std::max(longest, offsets[i] - offsets[i - 1]);
+    for (std::size_t i = 1; i < offsets.size(); ++i) longest = std::max(longest, offsets[i] - offsets[i - 1]);
     return longest;
   }
   Lane<int> view() const {
@@ -58,9 +57,8 @@ struct PackedLane {
 
 /// What one optimiser step sees. Its buffers are kept from batch to batch.
 struct Batch {
-  std::uint64_t
-      position = 0,
-      next = 0;  ///< in the endless sequence of utterances: where it begins, and the next one
+  std::uint64_t position = 0,
+                next = 0;    ///< in the endless sequence of utterances: where it begins, and the next one
   std::uint32_t cursor = 0;  ///< the step it is for
   std::int64_t rows = 0, masked = 0;
   double audio_seconds = 0;

@@ -48,9 +48,8 @@ struct Skipped {
 /// started). Copies share everything.
 class Corpus {
  public:
-  static constexpr int rate = 16000;  ///< Hz
-  static constexpr std::int64_t shortest =
-      400;  ///< samples of one 25 ms window: shorter utterances are skipped
+  static constexpr int rate = 16000;             ///< Hz
+  static constexpr std::int64_t shortest = 400;  ///< samples of one 25 ms window: shorter utterances are skipped
 
   /// Every audio file below a folder, sorted by path; an utterance a file. The speaker is the name
   /// of the file's own folder, unknown for files at the top. Hidden files are ignored; files that
@@ -80,8 +79,7 @@ class Corpus {
       }
     }
     if (paths.empty())
-      throw Error(ErrorCode::data,
-                  "no audio file (wav, flac, ogg, opus, mp3 …) lies in this folder or below it",
+      throw Error(ErrorCode::data, "no audio file (wav, flac, ogg, opus, mp3 …) lies in this folder or below it",
                   folder);
     state->refuse_empty(folder);
     return Corpus(std::move(state), options);
@@ -111,11 +109,9 @@ class Corpus {
       throw Error(ErrorCode::file, "there is no such folder or manifest", path);
     if (std::filesystem::is_directory(path, error)) {
       auto const manifest = path / "manifest.tsv";
-      return std::filesystem::exists(manifest, error) ? read(manifest, options)
-                                                      : scan(path, options);
+      return std::filesystem::exists(manifest, error) ? read(manifest, options) : scan(path, options);
     }
-    if (is_audio(path))
-      throw Error(ErrorCode::usage, "this is one audio file; name its folder, or a manifest", path);
+    if (is_audio(path)) throw Error(ErrorCode::usage, "this is one audio file; name its folder, or a manifest", path);
     return read(path, options);
   }
 
@@ -155,17 +151,16 @@ class Corpus {
     auto const& u = at(i);
     auto const count = static_cast<std::int64_t>(out.size());
     if (first < 0 || count > u.samples || first > u.samples - count)
-      throw Error(ErrorCode::usage, "samples " + std::to_string(first) + " to " +
-                                        std::to_string(first + count) + " of utterance '" + u.id +
-                                        "' were asked for, which has " + std::to_string(u.samples));
+      throw Error(ErrorCode::usage, "samples " + std::to_string(first) + " to " + std::to_string(first + count) +
+                                        " of utterance '" + u.id + "' were asked for, which has " +
+                                        std::to_string(u.samples));
     auto samples = state_->cache->find(i);
     if (!samples) {
       samples = state_->decode(i);
       state_->cache->insert(i, samples);
     }
     std::int16_t const* const from = samples->data() + first;
-    for (std::size_t k = 0; k < out.size(); ++k)
-      out[k] = static_cast<float>(from[k]) * (1.f / 32768);
+    for (std::size_t k = 0; k < out.size(); ++k) out[k] = static_cast<float>(from[k]) * (1.f / 32768);
   }
 
   /// Decodes what fits in memory, in parallel; no other preload may run. progress(done, total) is
@@ -174,8 +169,7 @@ class Corpus {
   /// be decoded.
   void preload(Executor& executor, FunctionRef<void(std::int64_t, std::int64_t)> progress) const {
     constexpr std::int64_t minute = 60 * rate;
-    std::vector<std::size_t>
-        first_of_task;  // tasks are runs of utterances, so that one long file keeps all threads
+    std::vector<std::size_t> first_of_task;  // tasks are runs of utterances, so that one long file keeps all threads
     std::size_t const budget = state_->memory / sizeof(std::int16_t);
     std::int64_t total = 0, in_task = minute;
     std::size_t end = 0;
@@ -224,8 +218,7 @@ class Corpus {
     std::vector<Utterance> utterances;
     std::vector<std::size_t> file_of;  // [utterances]
     std::vector<File> files;
-    std::unordered_map<std::string, std::size_t>
-        known;  // path -> file; emptied when the corpus is complete
+    std::unordered_map<std::string, std::size_t> known;  // path -> file; emptied when the corpus is complete
     std::vector<Skipped> skipped;
     std::unique_ptr<detail::SampleCache> cache;
     std::size_t memory = 0;
@@ -256,15 +249,13 @@ class Corpus {
         u.samples = length;
       } else if (u.samples > length || u.start > length - u.samples) {
         throw Error(ErrorCode::data,
-                    "the manifest says " + std::to_string(u.samples) + " samples from " +
-                        std::to_string(u.start) + " on, the file ends at " +
-                        std::to_string(length) + "; write the manifest anew",
+                    "the manifest says " + std::to_string(u.samples) + " samples from " + std::to_string(u.start) +
+                        " on, the file ends at " + std::to_string(length) + "; write the manifest anew",
                     u.path);
       }
       if (u.samples < shortest) {
-        skipped.push_back({u.path, "'" + u.id + "' has " + std::to_string(u.samples) +
-                                       " samples at 16 kHz; " + std::to_string(shortest) +
-                                       " make the shortest utterance"});
+        skipped.push_back({u.path, "'" + u.id + "' has " + std::to_string(u.samples) + " samples at 16 kHz; " +
+                                       std::to_string(shortest) + " make the shortest utterance"});
         return;
       }
       total += u.samples;
@@ -276,9 +267,8 @@ class Corpus {
       if (!utterances.empty()) return;
       auto const& first = skipped.front();
       throw Error(ErrorCode::data,
-                  "none of its " + std::to_string(skipped.size()) +
-                      " files or utterances can be used; " + "the first, " + first.path.string() +
-                      ": " + first.reason,
+                  "none of its " + std::to_string(skipped.size()) + " files or utterances can be used; " +
+                      "the first, " + first.path.string() + ": " + first.reason,
                   where);
     }
 
@@ -292,18 +282,15 @@ class Corpus {
       } else {
         auto const first = u.start * file.rate / rate;
         auto const count =
-            u.whole ? file.frames
-                    : std::min(resampled_length(u.samples, rate, file.rate), file.frames - first);
+            u.whole ? file.frames : std::min(resampled_length(u.samples, rate, file.rate), file.frames - first);
         std::vector<float> original(static_cast<std::size_t>(count));
         AudioFile(file.path).read(first, original);
         samples = resample(original, file.rate, rate);
-        samples.resize(static_cast<std::size_t>(
-            u.samples));  // a cut at another rate may end a sample early or late
+        samples.resize(static_cast<std::size_t>(u.samples));  // a cut at another rate may end a sample early or late
       }
       auto kept = std::make_shared<std::vector<std::int16_t>>(samples.size());
       for (std::size_t k = 0; k < samples.size(); ++k)
-        (*kept)[k] = static_cast<std::int16_t>(
-            std::clamp(std::lrint(samples[k] * 32768.f), -32768L, 32767L));
+        (*kept)[k] = static_cast<std::int16_t>(std::clamp(std::lrint(samples[k] * 32768.f), -32768L, 32767L));
       return kept;
     }
   };
@@ -318,9 +305,9 @@ class Corpus {
   Utterance const& at(std::size_t i) const { return state_->utterances[i]; }
 
   static bool is_audio(std::filesystem::path const& path) {
-    static constexpr std::array<std::string_view, 17> extensions{
-        ".wav",  ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
-        ".aifc", ".au",   ".snd",  ".caf", ".w64", ".rf64", ".sph", ".nist"};
+    static constexpr std::array<std::string_view, 17> extensions{".wav", ".wave", ".flac", ".ogg",  ".oga", ".opus",
+                                                                 ".mp3", ".aif",  ".aiff", ".aifc", ".au",  ".snd",
+                                                                 ".caf", ".w64",  ".rf64", ".sph",  ".nist"};
     std::string extension = path.extension().string();
     for (char& c : extension)
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
@@ -333,24 +320,18 @@ class Corpus {
     std::vector<fs::path> found;
     std::error_code error;
     std::set<fs::path> visited{fs::canonical(folder, error)};
-    fs::recursive_directory_iterator it(folder,
-                                        fs::directory_options::follow_directory_symlink |
-                                            fs::directory_options::skip_permission_denied,
-                                        error);
-    if (error)
-      throw Error(ErrorCode::file, "the folder cannot be read (" + error.message() + ")", folder);
+    fs::recursive_directory_iterator it(
+        folder, fs::directory_options::follow_directory_symlink | fs::directory_options::skip_permission_denied, error);
+    if (error) throw Error(ErrorCode::file, "the folder cannot be read (" + error.message() + ")", folder);
     for (; it != fs::recursive_directory_iterator(); it.increment(error)) {
       bool const hidden = it->path().filename().string().starts_with('.');
       if (it->is_directory(error)) {
-        if (hidden || !visited.insert(fs::canonical(it->path(), error)).second)
-          it.disable_recursion_pending();
+        if (hidden || !visited.insert(fs::canonical(it->path(), error)).second) it.disable_recursion_pending();
       } else if (!hidden && is_audio(it->path())) {
         found.push_back(it->path());
       }
     }
-    if (error)
-      throw Error(ErrorCode::file, "a folder below cannot be read (" + error.message() + ")",
-                  folder);
+    if (error) throw Error(ErrorCode::file, "a folder below cannot be read (" + error.message() + ")", folder);
     std::sort(found.begin(), found.end());
     return found;
   }

@@ -21,12 +21,12 @@ namespace sotto::inline SOTTO_ABI {
 /// One utterance: where its audio is and what is known of it. Unknown texts are empty.
 struct Utterance {
   std::filesystem::path path;  ///< audio file, which may hold other utterances too
-  std::string id;  ///< unique name; the path as written in the manifest if it gives none
+  std::string id;              ///< unique name; the path as written in the manifest if it gives none
   std::string speaker, split, label, transcript, phones, licence;
   std::int64_t samples = 0;  ///< length at 16 kHz; in a fairseq manifest, the file's own frames
   std::int64_t start = 0;    ///< first sample in the file, at 16 kHz
   int line = 0;              ///< of the manifest; 0 if there is none
-  bool whole = false;  ///< the utterance is the whole file: a fairseq manifest, or a scanned folder
+  bool whole = false;        ///< the utterance is the whole file: a fairseq manifest, or a scanned folder
 };
 
 }  // namespace sotto::inline SOTTO_ABI
@@ -52,13 +52,12 @@ inline void split_fields(std::string_view line, std::vector<std::string_view>& f
   }
 }
 
-[[noreturn]] inline void refuse_line(std::filesystem::path const& manifest, int line,
-                                     std::string const& why) {
+[[noreturn]] inline void refuse_line(std::filesystem::path const& manifest, int line, std::string const& why) {
   throw Error(ErrorCode::data, "line " + std::to_string(line) + ": " + why, manifest);
 }
 
-inline std::int64_t read_count(std::string_view text, char const* column,
-                               std::filesystem::path const& manifest, int line) {
+inline std::int64_t read_count(std::string_view text, char const* column, std::filesystem::path const& manifest,
+                               int line) {
   std::int64_t number = 0;
   auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number < 0)
@@ -78,8 +77,7 @@ inline std::string read_text(std::filesystem::path const& path) {
   std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   if (!in) throw Error(ErrorCode::file, "the manifest cannot be read; check its permissions", path);
   if (text.find('\0') != std::string::npos)
-    throw Error(ErrorCode::data,
-                "this is a binary file, where a tab-separated manifest was expected", path);
+    throw Error(ErrorCode::data, "this is a binary file, where a tab-separated manifest was expected", path);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // a byte order mark
   return text;
 }
@@ -133,8 +131,7 @@ inline std::vector<Utterance> parse_table_manifest(std::string_view text, std::s
   for (std::size_t i = 0; i < width; ++i) {
     auto const take = [&](int& index, std::string_view name) {
       if (fields[i] != name) return;
-      if (index >= 0)
-        refuse_line(manifest, 1, "two columns are named " + std::string(name) + "; rename one");
+      if (index >= 0) refuse_line(manifest, 1, "two columns are named " + std::string(name) + "; rename one");
       index = static_cast<int>(i);
     };
     take(path, "path");
@@ -155,8 +152,7 @@ inline std::vector<Utterance> parse_table_manifest(std::string_view text, std::s
     split_fields(row, fields);
     if (fields.size() != width)
       refuse_line(manifest, line,
-                  "found " + std::to_string(fields.size()) + " fields where the header names " +
-                      std::to_string(width));
+                  "found " + std::to_string(fields.size()) + " fields where the header names " + std::to_string(width));
     auto const field = [&](int index) { return fields[static_cast<std::size_t>(index)]; };
     Utterance u;
     if (field(path).empty()) refuse_line(manifest, line, "the path is empty");
@@ -164,8 +160,7 @@ inline std::vector<Utterance> parse_table_manifest(std::string_view text, std::s
     for (auto const& column : columns)
       if (column.index >= 0) u.*column.text = field(column.index);
     u.samples = read_count(field(samples), "samples", manifest, line);
-    if (start >= 0 && !field(start).empty())
-      u.start = read_count(field(start), "start", manifest, line);
+    if (start >= 0 && !field(start).empty()) u.start = read_count(field(start), "start", manifest, line);
     if (u.id.empty()) u.id = field(path);
     u.line = line;
     utterances.push_back(std::move(u));
@@ -188,15 +183,12 @@ inline std::vector<Utterance> read_manifest(std::filesystem::path const& path) {
   std::string const text = detail::read_text(path);
   std::string_view rest = text;
   auto const header = detail::take_line(rest);
-  if (header.empty())
-    throw Error(ErrorCode::data, "the manifest is empty: its first line names no columns", path);
+  if (header.empty()) throw Error(ErrorCode::data, "the manifest is empty: its first line names no columns", path);
   // A header has at least two columns, and a folder's name holds no tab.
-  bool const ours =
-      header.find('\t') != std::string_view::npos || header == "path" || header == "samples";
-  auto utterances = ours ? detail::parse_table_manifest(rest, header, path)
-                         : detail::parse_fairseq_manifest(rest, header, path);
-  if (utterances.empty())
-    throw Error(ErrorCode::data, "the manifest names no utterance after its first line", path);
+  bool const ours = header.find('\t') != std::string_view::npos || header == "path" || header == "samples";
+  auto utterances =
+      ours ? detail::parse_table_manifest(rest, header, path) : detail::parse_fairseq_manifest(rest, header, path);
+  if (utterances.empty()) throw Error(ErrorCode::data, "the manifest names no utterance after its first line", path);
   return utterances;
 }
 

@@ -31,11 +31,10 @@ inline std::vector<float> resample(std::span<float const> input, int from, int t
   if (from == to) return {input.begin(), input.end()};
   double const ratio = static_cast<double>(to) / from;
   if (src_is_valid_ratio(ratio) == 0)
-    throw Error(ErrorCode::data, "audio at " + std::to_string(from) +
-                                     " Hz cannot be resampled to " + std::to_string(to) +
-                                     " Hz; convert it with another program");
-  std::vector<float> output(static_cast<std::size_t>(
-      resampled_length(static_cast<std::int64_t>(input.size()), from, to)));
+    throw Error(ErrorCode::data, "audio at " + std::to_string(from) + " Hz cannot be resampled to " +
+                                     std::to_string(to) + " Hz; convert it with another program");
+  std::vector<float> output(
+      static_cast<std::size_t>(resampled_length(static_cast<std::int64_t>(input.size()), from, to)));
   if (output.empty()) return output;
   SRC_DATA job{};
   job.data_in = input.data();

@@ -50,22 +50,18 @@ class Sampler {
   /// frames of each. Throws Error(usage) for options that cannot be and Error(data) if no utterance
   /// is long enough.
   SOTTO_COLD Sampler(std::vector<std::uint32_t> utterances, std::span<std::int32_t const> frames,
-          SamplerOptions options, std::uint64_t seed)
+                     SamplerOptions options, std::uint64_t seed)
       : utterances_(std::move(utterances)), options_(options), seed_(seed) {
     if (frames.size() != utterances_.size())
-      throw Error(ErrorCode::internal,
-                  "the sampler was given " + std::to_string(utterances_.size()) +
-                      " utterances and the frames of " + std::to_string(frames.size()));
+      throw Error(ErrorCode::internal, "the sampler was given " + std::to_string(utterances_.size()) +
+                                           " utterances and the frames of " + std::to_string(frames.size()));
     if (options_.minimum < 1 || options_.hop < 1 || options_.crop < options_.minimum)
-      throw Error(ErrorCode::usage,
-                  "a crop of " + std::to_string(options_.crop) + " frames of " +
-                      std::to_string(options_.hop) + " samples is shorter than the minimum of " +
-                      std::to_string(options_.minimum) + "; ask for a longer crop");
+      throw Error(ErrorCode::usage, "a crop of " + std::to_string(options_.crop) + " frames of " +
+                                        std::to_string(options_.hop) + " samples is shorter than the minimum of " +
+                                        std::to_string(options_.minimum) + "; ask for a longer crop");
     if (options_.rows < options_.crop)
-      throw Error(ErrorCode::usage, "a batch of " + std::to_string(options_.rows) +
-                                        " rows cannot hold a crop of " +
-                                        std::to_string(options_.crop) +
-                                        " frames; raise the rows or shorten the crop");
+      throw Error(ErrorCode::usage, "a batch of " + std::to_string(options_.rows) + " rows cannot hold a crop of " +
+                                        std::to_string(options_.crop) + " frames; raise the rows or shorten the crop");
     frames_.reserve(frames.size());
     std::size_t kept = 0;
     for (std::size_t i = 0; i < frames.size(); ++i)
@@ -75,9 +71,8 @@ class Sampler {
       }
     utterances_.resize(kept);
     if (kept == 0)
-      throw Error(ErrorCode::data,
-                  "none of the " + std::to_string(frames.size()) + " utterances to train on has " +
-                      std::to_string(options_.minimum) + " frames or more; add longer speech");
+      throw Error(ErrorCode::data, "none of the " + std::to_string(frames.size()) + " utterances to train on has " +
+                                       std::to_string(options_.minimum) + " frames or more; add longer speech");
   }
 
   /// Utterances of an epoch.
@@ -103,11 +98,9 @@ class Sampler {
       if (out.rows + frames > options_.rows) break;
       int first = 0;
       if (frames_[i] > frames)
-        first = static_cast<int>(
-            Random(seed_, Purpose::crop, static_cast<std::uint32_t>(epoch), utterances_[i])
-                .below(static_cast<std::uint32_t>(frames_[i] - frames + 1)));
-      out.crops.push_back(
-          {utterances_[i], static_cast<std::int64_t>(first) * options_.hop, frames, first});
+        first = static_cast<int>(Random(seed_, Purpose::crop, static_cast<std::uint32_t>(epoch), utterances_[i])
+                                     .below(static_cast<std::uint32_t>(frames_[i] - frames + 1)));
+      out.crops.push_back({utterances_[i], static_cast<std::int64_t>(first) * options_.hop, frames, first});
       out.rows += frames;
     }
     out.next = position;

@@ -24,37 +24,32 @@ namespace sotto::inline SOTTO_ABI {
 /// `name(i)`, all convertible to string_view and empty where unknown, and `fingerprint()`: see
 /// speaker_of() and its neighbours.
 template <class S>
-concept DataSource = requires(S const& source, std::size_t i, std::int64_t first,
-                              std::span<float> out) {
+concept DataSource = requires(S const& source, std::size_t i, std::int64_t first, std::span<float> out) {
   { source.size() } -> std::convertible_to<std::size_t>;
   { source.samples(i) } -> std::convertible_to<std::int64_t>;
   source.read(i, first, out);
 };
 
 /// Who speaks utterance i; "" if the source does not know. The view lives as long as the source.
-template <DataSource S>
-std::string_view speaker_of(S const& source, std::size_t i) {
+template <DataSource S> std::string_view speaker_of(S const& source, std::size_t i) {
   if constexpr (requires { std::string_view(source.speaker(i)); }) return source.speaker(i);
   return {};
 }
 
 /// "train", "val", "test", or "" if the source does not say.
-template <DataSource S>
-std::string_view split_of(S const& source, std::size_t i) {
+template <DataSource S> std::string_view split_of(S const& source, std::size_t i) {
   if constexpr (requires { std::string_view(source.split(i)); }) return source.split(i);
   return {};
 }
 
 /// The word, or other class, that a probe tells from the rest; "" if none.
-template <DataSource S>
-std::string_view label_of(S const& source, std::size_t i) {
+template <DataSource S> std::string_view label_of(S const& source, std::size_t i) {
   if constexpr (requires { std::string_view(source.label(i)); }) return source.label(i);
   return {};
 }
 
 /// What to call utterance i in a message; "" if the source has no names.
-template <DataSource S>
-std::string_view name_of(S const& source, std::size_t i) {
+template <DataSource S> std::string_view name_of(S const& source, std::size_t i) {
   if constexpr (requires { std::string_view(source.name(i)); }) return source.name(i);
   return {};
 }
@@ -79,8 +74,7 @@ class Fingerprint {
 
 /// A hash of count, lengths, names, speakers and splits (or the source's own `fingerprint()`): a
 /// resumed run refuses a corpus whose fingerprint differs from the one it began with.
-template <DataSource S>
-std::uint64_t fingerprint_of(S const& source) {
+template <DataSource S> std::uint64_t fingerprint_of(S const& source) {
   if constexpr (requires {
                   { source.fingerprint() } -> std::convertible_to<std::uint64_t>;
                 }) {
@@ -100,8 +94,7 @@ std::uint64_t fingerprint_of(S const& source) {
 }
 
 /// A data source of two callables; made by source().
-template <class Length, class Read>
-class FunctionSource {
+template <class Length, class Read> class FunctionSource {
  public:
   FunctionSource(std::size_t count, Length length, Read read)
       : count_(count), length_(std::move(length)), read_(std::move(read)) {}
@@ -130,8 +123,7 @@ class AnySource {
  public:
   /// Keeps a copy of `source` (sotto's own sources are handles: copying one copies no audio).
   template <DataSource S>
-  requires(!std::same_as<S, AnySource>)
-      AnySource(S source)  // NOLINT: implicit, so that a trainer takes any source
+  requires(!std::same_as<S, AnySource>) AnySource(S source)  // NOLINT: implicit, so that a trainer takes any source
       : AnySource(std::make_shared<S const>(std::move(source))) {}
   /// Shares ownership.
   template <DataSource S>
@@ -145,9 +137,7 @@ class AnySource {
 
   std::size_t size() const { return source_->size(); }
   std::int64_t samples(std::size_t i) const { return source_->samples(i); }
-  void read(std::size_t i, std::int64_t first, std::span<float> out) const {
-    source_->read(i, first, out);
-  }
+  void read(std::size_t i, std::int64_t first, std::span<float> out) const { source_->read(i, first, out); }
   std::string_view speaker(std::size_t i) const { return source_->speaker(i); }
   std::string_view split(std::size_t i) const { return source_->split(i); }
   std::string_view label(std::size_t i) const { return source_->label(i); }
@@ -166,14 +156,11 @@ class AnySource {
     virtual std::string_view name(std::size_t i) const = 0;
     virtual std::uint64_t fingerprint() const = 0;
   };
-  template <class S>
-  struct Held final : Interface {
+  template <class S> struct Held final : Interface {
     explicit Held(std::shared_ptr<S const> held) : source(std::move(held)) {}
     std::size_t size() const override { return static_cast<std::size_t>(source->size()); }
     std::int64_t samples(std::size_t i) const override { return source->samples(i); }
-    void read(std::size_t i, std::int64_t first, std::span<float> out) const override {
-      source->read(i, first, out);
-    }
+    void read(std::size_t i, std::int64_t first, std::span<float> out) const override { source->read(i, first, out); }
     std::string_view speaker(std::size_t i) const override { return speaker_of(*source, i); }
     std::string_view split(std::size_t i) const override { return split_of(*source, i); }
     std::string_view label(std::size_t i) const override { return label_of(*source, i); }

@@ -24,8 +24,7 @@ namespace sotto::inline SOTTO_ABI {
 struct SyntheticOptions {
   int speakers = 8;
   int utterances = 200;
-  int words =
-      10;  ///< each utterance says one of so many words over and over, with other phones between
+  int words = 10;       ///< each utterance says one of so many words over and over, with other phones between
   double shortest = 1;  ///< seconds of the shortest utterance
   double longest = 3;   ///< and of the longest
   std::uint64_t seed = 0;
@@ -89,9 +88,7 @@ class Resonator {
     return y;
   }
   /// What scales white noise of deviation 1 to an output of about that deviation.
-  double noise_gain(double width) const {
-    return 1 / (a_ * std::sqrt(16000 / (6.2831853 * width)));
-  }
+  double noise_gain(double width) const { return 1 / (a_ * std::sqrt(16000 / (6.2831853 * width))); }
 
  private:
   double a_ = 1, b_ = 0, c_ = 0;
@@ -125,8 +122,7 @@ class SyntheticSpeech {
   /// that cannot be.
   explicit SyntheticSpeech(SyntheticOptions options = {}) {
     if (options.speakers < 1 || options.utterances < 1 || options.words < 1)
-      throw Error(ErrorCode::usage,
-                  "synthetic speech needs at least one speaker, one utterance and one word");
+      throw Error(ErrorCode::usage, "synthetic speech needs at least one speaker, one utterance and one word");
     if (!(options.shortest >= .1 && options.longest >= options.shortest && options.longest <= 600))
       throw Error(ErrorCode::usage,
                   "synthetic utterances last from 0.1 to 600 seconds, the shortest no longer than "
@@ -134,23 +130,18 @@ class SyntheticSpeech {
     auto state = std::make_shared<State>();
     state->options = options;
     state->utterances.resize(static_cast<std::size_t>(options.utterances));
-    for (int s = 0; s < options.speakers; ++s)
-      state->speakers.push_back("synthetic" + std::to_string(s));
+    for (int s = 0; s < options.speakers; ++s) state->speakers.push_back("synthetic" + std::to_string(s));
     for (int w = 0; w < options.words; ++w) state->words.push_back(make_word(options.seed, w));
     for (std::size_t i = 0; i < state->utterances.size(); ++i) synthesise(*state, i);
     state_ = std::move(state);
   }
 
   std::size_t size() const { return state_->utterances.size(); }
-  std::int64_t samples(std::size_t i) const {
-    return static_cast<std::int64_t>(state_->utterances[i].samples.size());
-  }
+  std::int64_t samples(std::size_t i) const { return static_cast<std::int64_t>(state_->utterances[i].samples.size()); }
   void read(std::size_t i, std::int64_t first, std::span<float> out) const {
     std::copy_n(state_->utterances[i].samples.begin() + first, out.size(), out.begin());
   }
-  std::string_view speaker(std::size_t i) const {
-    return state_->speakers[speaker_index(*state_, i)];
-  }
+  std::string_view speaker(std::size_t i) const { return state_->speakers[speaker_index(*state_, i)]; }
   std::string_view split(std::size_t i) const {
     auto const speakers = state_->speakers.size(), speaker = speaker_index(*state_, i);
     if (speakers < 3 || speaker + 2 < speakers) return "train";
@@ -185,16 +176,14 @@ class SyntheticSpeech {
   enum Cursor : std::uint32_t { word_cursor, speaker_cursor, phone_cursor, sound_cursor };
   static constexpr int vowels = 10, first_consonant = 11;
 
-  static std::size_t speaker_index(State const& state, std::size_t i) {
-    return i % state.speakers.size();
-  }
+  static std::size_t speaker_index(State const& state, std::size_t i) { return i % state.speakers.size(); }
   static std::size_t word_index(State const& state, std::size_t i) {
     return i / state.speakers.size() % state.words.size();
   }
   static int draw_vowel(Random& random) { return 1 + static_cast<int>(random.below(vowels)); }
   static int draw_consonant(Random& random) {
-    return first_consonant + static_cast<int>(random.below(
-                                 static_cast<std::uint32_t>(phone_count() - first_consonant)));
+    return first_consonant +
+           static_cast<int>(random.below(static_cast<std::uint32_t>(phone_count() - first_consonant)));
   }
 
   // Two syllables of consonant and vowel.
@@ -220,15 +209,13 @@ class SyntheticSpeech {
     Random random(options.seed, Purpose::synthetic, phone_cursor, i);
     auto const shortest = static_cast<std::int64_t>(options.shortest * 16000);
     auto const longest = static_cast<std::int64_t>(options.longest * 16000);
-    std::int64_t const total =
-        shortest + random.below(static_cast<std::uint32_t>(longest - shortest + 1));
+    std::int64_t const total = shortest + random.below(static_cast<std::uint32_t>(longest - shortest + 1));
     std::vector<Phone> phones;
     std::int64_t position = 0;
     auto const say = [&](int phone) {
       auto const& recipe = detail::phone_recipes[static_cast<std::size_t>(phone)];
       std::int64_t const wanted =
-          16 * (recipe.shortest +
-                random.below(static_cast<std::uint32_t>(recipe.longest - recipe.shortest + 1)));
+          16 * (recipe.shortest + random.below(static_cast<std::uint32_t>(recipe.longest - recipe.shortest + 1)));
       auto const given = std::min(wanted, total - position);
       if (given > 0) phones.push_back({phone, position, given});
       position += given;
@@ -249,12 +236,11 @@ class SyntheticSpeech {
   static void synthesise(State& state, std::size_t i) {
     auto& spoken = state.utterances[i];
     spoken.phones = make_phones(state, i);
-    spoken.samples.resize(
-        static_cast<std::size_t>(spoken.phones.back().first_sample + spoken.phones.back().samples));
+    spoken.samples.resize(static_cast<std::size_t>(spoken.phones.back().first_sample + spoken.phones.back().samples));
 
     Random voice(state.options.seed, Purpose::synthetic, speaker_cursor, speaker_index(state, i));
     auto const pitch = static_cast<std::int64_t>(90'000 + voice.below(150'000));  // mHz
-    double const tract = .88 + voice.below(1000) * 3.2e-4;  // formants times this
+    double const tract = .88 + voice.below(1000) * 3.2e-4;                        // formants times this
     double const breath = .002 + voice.below(1000) * 6e-6;
 
     Random random(state.options.seed, Purpose::synthetic, sound_cursor, i);
@@ -262,8 +248,7 @@ class SyntheticSpeech {
     detail::Resonator hiss;
     std::array<double, 3> formants{500, 1500, 2500};
     double voicing = 0, noise = 0;
-    std::uint32_t phase =
-        0;  // a whole number, so that every machine closes the glottis at the same sample
+    std::uint32_t phase = 0;  // a whole number, so that every machine closes the glottis at the same sample
     std::int64_t mhz = pitch, goal = pitch;
     for (auto const& phone : spoken.phones) {
       auto const& recipe = detail::phone_recipes[static_cast<std::size_t>(phone.phone)];
@@ -280,13 +265,11 @@ class SyntheticSpeech {
           mhz += (goal - mhz) / 16;
         }
         bool const closed = recipe.stop && 2 * k < phone.samples;
-        double const fading =
-            recipe.stop ? 1 - static_cast<double>(k) / static_cast<double>(phone.samples) : .5;
+        double const fading = recipe.stop ? 1 - static_cast<double>(k) / static_cast<double>(phone.samples) : .5;
         voicing += .01 * (recipe.voice - voicing);
         noise += .03 * ((closed ? 0 : recipe.noise * 2 * fading) - noise);
         phase += static_cast<std::uint32_t>((static_cast<std::uint64_t>(mhz) << 32) / 16'000'000u);
-        double const white =
-            (static_cast<double>(random.next()) * 0x1p-32 - .5) * 3.4641016;  // deviation 1
+        double const white = (static_cast<double>(random.next()) * 0x1p-32 - .5) * 3.4641016;  // deviation 1
         double y = detail::glottal_pulse(phase * 0x1p-32) * voicing + white * breath;
         for (auto& formant : cascade) y = formant(y);
         y = .09 * y + .1 * noise * hiss_gain * hiss(white) + 1e-4 * white;

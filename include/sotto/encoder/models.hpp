@@ -16,11 +16,13 @@ template <class... Specs> struct Models {
 
   /// Calls f.operator()<S>() for the spec of that name and returns what it returns. Error(usage) lists the names.
   template <class F> static auto visit(std::string_view name, F&& f) {
-    return select<F, Specs...>([&]<class S>() { return name == S::name; }, f, [&] {
-      std::string known;
-      for (auto each : names()) known += (known.empty() ? "" : ", ") + std::string(each);
-      throw Error(ErrorCode::usage, "there is no model '" + std::string(name) + "'; there are " + known);
-    });
+    return select<F, Specs...>([&]<class S>() { return name == S::name; }, f,
+                               [&] {
+                                 std::string known;
+                                 for (auto each : names()) known += (known.empty() ? "" : ", ") + std::string(each);
+                                 throw Error(ErrorCode::usage,
+                                             "there is no model '" + std::string(name) + "'; there are " + known);
+                               });
   }
   /// Calls f for the first spec for which `matches.operator()<S>()` holds; otherwise `none()`, which must throw.
   template <class F, class Matches, class None> static auto visit_if(Matches&& matches, F&& f, None&& none) {
@@ -45,7 +47,7 @@ template <class... Specs> struct Models {
 namespace sotto::presets::inline SOTTO_ABI {
 
 /// Every preset.
-using All = Models<Tiny, Slim, Small, Deep, Wide, Ladder30, Ladder50, Ladder60, Ladder70, Ladder90, Ladder130, Ladder160,
-                   Ladder190, Ladder200, Base, Large>;
+using All = Models<Tiny, Slim, Small, Deep, Wide, Ladder30, Ladder50, Ladder60, Ladder70, Ladder90, Ladder130,
+                   Ladder160, Ladder190, Ladder200, Base, Large>;
 
 }  // namespace sotto::presets::inline SOTTO_ABI

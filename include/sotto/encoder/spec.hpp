@@ -38,7 +38,9 @@ struct Configuration : Spec {
 namespace sotto::detail::inline SOTTO_API {
 
 template <class Position, int Width>
-concept PositionKind = requires { sizeof(PositionLayer<Position, Width>); };
+concept PositionKind = requires {
+  sizeof(PositionLayer<Position, Width>);
+};
 
 /// What objective and front-end must have, by name; their Heads are checked where they are built.
 template <class S> consteval Rule broken_part() {
@@ -102,17 +104,15 @@ namespace sotto::inline SOTTO_API {
 
 /// Whether a type is a spec that sotto can build.
 template <class S>
-concept EncoderSpec = detail::broken_rule<S>() == detail::Rule::none;
+concept EncoderSpec = detail::broken_rule<S>()
+== detail::Rule::none;
 
 }  // namespace sotto::inline SOTTO_API
 
 namespace sotto::detail::inline SOTTO_API {
-template <class S> struct Sound {
-  using type = S;
-};
+template <class S> struct Sound { using type = S; };
 template <class S>
-  requires(!EncoderSpec<S>)
-struct Sound<S> {
+requires(!EncoderSpec<S>) struct Sound<S> {
   using type = Spec;
 };
 /// The spec itself, or a sound stand-in for a broken one, so that nothing follows the one sentence.
@@ -123,10 +123,9 @@ namespace sotto::inline SOTTO_ABI {
 
 /// What the encoder of a spec is compiled for.
 template <class Model>
-using EncoderOf =
-    EncoderConfiguration<Model::Frontend::features, Model::shape.width, Model::shape.depth,
-                         Model::shape.resolved().heads, Model::shape.resolved().feed_forward, typename Model::Norm,
-                         typename Model::Attention, typename Model::Position>;
+using EncoderOf = EncoderConfiguration<Model::Frontend::features, Model::shape.width, Model::shape.depth,
+                                       Model::shape.resolved().heads, Model::shape.resolved().feed_forward,
+                                       typename Model::Norm, typename Model::Attention, typename Model::Position>;
 
 /// All parameters of a spec: front-end constants, encoder, the objective's heads.
 template <class Model, class Store> struct ModelParameters {
@@ -153,8 +152,7 @@ template <class Model> struct TableOf {
 namespace sotto::inline SOTTO_ABI {
 
 /// Every parameter of a spec, in the order of the flat buffer.
-template <class Model>
-inline constexpr auto parameter_table = detail::TableOf<detail::sound<Model>>::type::make();
+template <class Model> inline constexpr auto parameter_table = detail::TableOf<detail::sound<Model>>::type::make();
 
 /// Trained parameters of a spec.
 template <class Model>

@@ -35,12 +35,10 @@ struct MelScale {
   static constexpr double mel(double hertz) { return 1127 * constant_log(1 + hertz / 700); }
   /// The weights of FFT bins in bands as use(bin, band, weight), ascending in the bin; nonzero ones
   /// only.
-  template <class Use>
-  static constexpr void each_weight(int bands, Use use) {
+  template <class Use> static constexpr void each_weight(int bands, Use use) {
     const double low = mel(20), step = (mel(8000) - low) / (bands + 1);
     for (int bin = 0; bin < PowerSpectrum::bins; ++bin) {
-      const double at = (mel(bin * 16000. / PowerSpectrum::samples) - low) /
-                        step;  // in steps from the first edge
+      const double at = (mel(bin * 16000. / PowerSpectrum::samples) - low) / step;  // in steps from the first edge
       if (at <= 0) continue;
       const int below = static_cast<int>(at);
       const double up = at - below;
@@ -63,8 +61,7 @@ enum class Window {
 struct FilterbankOptions {
   int bands = 80;  ///< 1 to 128
   Window window = Window::povey;
-  float scale =
-      32768;  ///< samples in [-1, 1] are multiplied by it; Kaldi's features are of 16-bit numbers
+  float scale = 32768;  ///< samples in [-1, 1] are multiplied by it; Kaldi's features are of 16-bit numbers
 };
 
 /// Log-mel energies of 25 ms frames every 10 ms of 16 kHz audio, 20 Hz to Nyquist: mean removed,
@@ -77,13 +74,11 @@ class Filterbank {
   /// Error(usage) if bands is out of range.
   explicit Filterbank(FilterbankOptions const& options = {}) : bands_(options.bands) {
     if (bands_ < 1 || bands_ > max_bands)
-      throw Error(ErrorCode::usage, "a filterbank of " + std::to_string(bands_) +
-                                        " bands cannot be; ask for 1 to 128");
+      throw Error(ErrorCode::usage, "a filterbank of " + std::to_string(bands_) + " bands cannot be; ask for 1 to 128");
     for (int i = 0; i < frame_samples; ++i) {
       const double cosine = std::cos(2 * 3.14159265358979323846 * i / (frame_samples - 1));
       window_[static_cast<std::size_t>(i)] = static_cast<float>(
-          options.scale *
-          (options.window == Window::povey ? std::pow(.5 - .5 * cosine, .85) : .54 - .46 * cosine));
+          options.scale * (options.window == Window::povey ? std::pow(.5 - .5 * cosine, .85) : .54 - .46 * cosine));
     }
     // A band's bins lie side by side: one range and its weights each.
     std::vector<std::vector<float>> weights(static_cast<std::size_t>(bands_));
@@ -118,10 +113,9 @@ class Filterbank {
     const int stack = std::max(1, out.columns / bands_);
     const int rows = frames(static_cast<std::int64_t>(samples.size())) / stack;
     if (out.columns != stack * bands_ || out.rows != rows)
-      throw Error(ErrorCode::usage, "a filterbank was given room for [" + std::to_string(out.rows) +
-                                        ", " + std::to_string(out.columns) + "] features where [" +
-                                        std::to_string(rows) + ", " +
-                                        std::to_string(stack * bands_) + "] are due");
+      throw Error(ErrorCode::usage, "a filterbank was given room for [" + std::to_string(out.rows) + ", " +
+                                        std::to_string(out.columns) + "] features where [" + std::to_string(rows) +
+                                        ", " + std::to_string(stack * bands_) + "] are due");
     const int count = rows * stack;
     for (int first = 0; first < count; first += cpu::lanes) {
       const int together = std::min(cpu::lanes, count - first);
@@ -131,10 +125,8 @@ class Filterbank {
       for (int band = 0; band < bands_; ++band) {
         const auto [begin, size] = ranges_[static_cast<std::size_t>(band)];
         cpu::Vec energy{};
-        for (int k = 0; k < size; ++k)
-          energy += *weight++ * power_[static_cast<std::size_t>(begin + k)];
-        energies_[static_cast<std::size_t>(band)] =
-            detail::log_of(cpu::max(energy, cpu::splat(0x1p-23f)));
+        for (int k = 0; k < size; ++k) energy += *weight++ * power_[static_cast<std::size_t>(begin + k)];
+        energies_[static_cast<std::size_t>(band)] = detail::log_of(cpu::max(energy, cpu::splat(0x1p-23f)));
       }
       float const* energies = reinterpret_cast<float const*>(energies_.data());
       for (int lane = 0; lane < together; ++lane) {
@@ -165,18 +157,15 @@ class Filterbank {
       double sums[8]{};
       for (int i = 0; i < frame_samples; i += 8)
         for (int j = 0; j < 8; ++j) sums[j] += static_cast<double>(x[i + j]);
-      const auto mean = static_cast<float>((((sums[0] + sums[4]) + (sums[1] + sums[5])) +
-                                            ((sums[2] + sums[6]) + (sums[3] + sums[7]))) /
-                                           frame_samples);
+      const auto mean = static_cast<float>(
+          (((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))) / frame_samples);
       float prepared[frame_samples];
       prepared[0] = window_[0] * ((x[0] - mean) - .97f * (x[0] - mean));
       for (int i = 1; i < frame_samples; ++i)
-        prepared[i] =
-            window_[static_cast<std::size_t>(i)] * ((x[i] - mean) - .97f * (x[i - 1] - mean));
+        prepared[i] = window_[static_cast<std::size_t>(i)] * ((x[i] - mean) - .97f * (x[i - 1] - mean));
       for (int i = 0; i < frame_samples; ++i) to[i * cpu::lanes + lane] = prepared[i];
     }
-    std::fill(spectrum_.sample(frame_samples), spectrum_.sample(0) + PowerSpectrum::samples,
-              cpu::Vec{});
+    std::fill(spectrum_.sample(frame_samples), spectrum_.sample(0) + PowerSpectrum::samples, cpu::Vec{});
   }
 
   int bands_;

@@ -33,15 +33,13 @@ class CorpusStatistics {
   void add(Matrix<float const> features) {
     const auto bands = bands_.size();
     if (features.columns <= 0 || static_cast<std::size_t>(features.columns) % bands != 0)
-      throw Error(ErrorCode::usage,
-                  "features whose width is no multiple of the bands cannot be counted");
+      throw Error(ErrorCode::usage, "features whose width is no multiple of the bands cannot be counted");
     CorpusStatistics part(static_cast<int>(bands));
     const int stack = features.columns / static_cast<int>(bands);
     for (int i = 0; i < features.rows; ++i)
       for (int s = 0; s < stack; ++s) {
         float const* frame = features.row(i) + static_cast<std::size_t>(s) * bands;
-        for (std::size_t b = 0; b < bands; ++b)
-          part.bands_[b].mean += static_cast<double>(frame[b]);
+        for (std::size_t b = 0; b < bands; ++b) part.bands_[b].mean += static_cast<double>(frame[b]);
       }
     part.frames_ = std::int64_t{features.rows} * stack;
     if (part.frames_ == 0) return;
@@ -65,8 +63,7 @@ class CorpusStatistics {
     for (std::size_t b = 0; b < bands_.size(); ++b) {
       const double apart = other.bands_[b].mean - bands_[b].mean;
       bands_[b].mean += apart * (theirs / (mine + theirs));
-      bands_[b].squares +=
-          other.bands_[b].squares + apart * apart * (mine * theirs / (mine + theirs));
+      bands_[b].squares += other.bands_[b].squares + apart * apart * (mine * theirs / (mine + theirs));
     }
     frames_ += other.frames_;
   }
@@ -82,9 +79,7 @@ class CorpusStatistics {
   std::vector<float> deviation() const {
     std::vector<float> result;
     for (auto const& band : bands_)
-      result.push_back(frames_ == 0 ? 0.f
-                                    : static_cast<float>(
-                                          std::sqrt(band.squares / static_cast<double>(frames_))));
+      result.push_back(frames_ == 0 ? 0.f : static_cast<float>(std::sqrt(band.squares / static_cast<double>(frames_))));
     return result;
   }
 
@@ -98,10 +93,8 @@ class CorpusStatistics {
 
 /// Stack successive 10 ms frames of Bands log-mel energies side by side, [frames, Stack · Bands] at
 /// 100 / Stack Hz, from 16 kHz audio. Nothing in it is trained.
-template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation::utterance>
-struct LogMel {
-  static_assert(Bands >= 1 && Bands <= Filterbank::max_bands,
-                "sotto: LogMel needs 1 to 128 mel bands");
+template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation::utterance> struct LogMel {
+  static_assert(Bands >= 1 && Bands <= Filterbank::max_bands, "sotto: LogMel needs 1 to 128 mel bands");
   static_assert(Stack >= 1 && Stack <= 8, "sotto: LogMel stacks 1 to 8 frames of 10 ms");
 
   static constexpr int bands = Bands, stack = Stack;
@@ -110,9 +103,7 @@ struct LogMel {
 
   /// The fewest samples that give so many frames.
   static constexpr std::int64_t samples_for(int frames) {
-    return frames <= 0
-               ? 0
-               : Filterbank::frame_samples + Filterbank::hop * (std::int64_t{frames} * Stack - 1);
+    return frames <= 0 ? 0 : Filterbank::frame_samples + Filterbank::hop * (std::int64_t{frames} * Stack - 1);
   }
   /// The 10 ms frames that fit, divided by Stack and rounded down: an odd tail is dropped.
   static constexpr int frames(std::int64_t samples) { return Filterbank::frames(samples) / Stack; }
@@ -123,17 +114,14 @@ struct LogMel {
 
   /// What inference needs of the corpus: constants of the parameter table, only where they are
   /// used.
-  template <class Store>
-  struct Parameters {
+  template <class Store> struct Parameters {
     static constexpr int constants = Normalise == Normalisation::corpus ? Bands : 0;
     typename Store::template Vector<constants> mean, deviation;
 
-    template <class F, class... P>
-    static constexpr void visit(F&& f, P&... p) {
+    template <class F, class... P> static constexpr void visit(F&& f, P&... p) {
       if constexpr (constants > 0) {
         f(ParameterInfo{"frontend.mean", {Bands}, {}, false, -1, false}, p.mean...);
-        f(ParameterInfo{"frontend.deviation", {Bands}, {Initialiser::Kind::ones}, false, -1, false},
-          p.deviation...);
+        f(ParameterInfo{"frontend.deviation", {Bands}, {Initialiser::Kind::ones}, false, -1, false}, p.deviation...);
       }
     }
   };
@@ -151,11 +139,9 @@ struct LogMel {
     /// The corpus's mean and deviation, [Bands] each; a band of deviation zero will be zero. Needed
     /// before compute().
     void corpus_statistics(std::span<float const> mean,
-                           std::span<float const> deviation) requires(Normalise ==
-                                                                      Normalisation::corpus) {
+                           std::span<float const> deviation) requires(Normalise == Normalisation::corpus) {
       if (mean.size() != Bands || deviation.size() != Bands)
-        throw Error(ErrorCode::usage,
-                    "corpus statistics need one mean and one deviation a mel band");
+        throw Error(ErrorCode::usage, "corpus statistics need one mean and one deviation a mel band");
       for (std::size_t b = 0; b < Bands; ++b) {
         mean_[b] = mean[b];
         factor_[b] = factor(static_cast<double>(deviation[b]));
@@ -167,12 +153,9 @@ struct LogMel {
     /// another shape, or if corpus statistics are wanted and not yet given.
     void compute(std::span<float const> samples, Matrix<float> out) {
       if (Normalise == Normalisation::corpus && !known_)
-        throw Error(ErrorCode::usage,
-                    "LogMel normalises by corpus statistics; call corpus_statistics() first");
+        throw Error(ErrorCode::usage, "LogMel normalises by corpus statistics; call corpus_statistics() first");
       if (out.columns != features)
-        throw Error(
-            ErrorCode::usage,
-            "LogMel writes rows of Bands x Stack features; give it room for so many columns");
+        throw Error(ErrorCode::usage, "LogMel writes rows of Bands x Stack features; give it room for so many columns");
       filterbank_.compute(samples, out);
       if constexpr (Normalise == Normalisation::none) return;
       if constexpr (Normalise == Normalisation::utterance) measure(out);
@@ -193,9 +176,7 @@ struct LogMel {
    private:
     /// 1 / deviation, or 0 where the band is as good as constant: what is left of it then is
     /// rounding.
-    static float factor(double deviation) {
-      return deviation > 1e-5 ? static_cast<float>(1 / deviation) : 0.f;
-    }
+    static float factor(double deviation) { return deviation > 1e-5 ? static_cast<float>(1 / deviation) : 0.f; }
 
     void measure(Matrix<float const> out) {
       std::array<double, Bands> sums{}, squares{};
@@ -212,8 +193,7 @@ struct LogMel {
       });
       for (std::size_t b = 0; b < Bands; ++b) factor_[b] = factor(std::sqrt(squares[b] / count));
     }
-    template <class Use>
-    static void each_frame(Matrix<float const> out, Use use) {
+    template <class Use> static void each_frame(Matrix<float const> out, Use use) {
       for (int i = 0; i < out.rows; ++i)
         for (int s = 0; s < Stack; ++s) use(out.row(i) + s * Bands);
     }

@@ -27,8 +27,7 @@ class Mfcc {
       const double lifter = 1 + 11 * std::sin(pi * c / 22);
       for (int band = 0; band < bands; ++band)
         transform_[static_cast<std::size_t>(band * cepstra + c)] = static_cast<float>(
-            lifter * (c == 0 ? std::sqrt(1. / bands)
-                             : std::sqrt(2. / bands) * std::cos(pi / bands * (band + .5) * c)));
+            lifter * (c == 0 ? std::sqrt(1. / bands) : std::sqrt(2. / bands) * std::cos(pi / bands * (band + .5) * c)));
     }
   }
 
@@ -42,8 +41,7 @@ class Mfcc {
   /// samples: 16 kHz, in [-1, 1]. out: [frames(samples), 39]. Error(usage) if out has another
   /// shape.
   void compute(std::span<float const> samples, Matrix<float> out) {
-    if (out.columns != dimensions)
-      throw Error(ErrorCode::usage, "MFCC need 39 columns to be written into");
+    if (out.columns != dimensions) throw Error(ErrorCode::usage, "MFCC need 39 columns to be written into");
     // The row is long enough to hold the energies that its cepstra are made of.
     filterbank_.compute(samples, out.slice_columns(0, bands));
     for (int t = 0; t < out.rows; ++t) {
@@ -51,8 +49,7 @@ class Mfcc {
       std::array<float, cepstra> sums{};
       for (int band = 0; band < bands; ++band)
         for (int c = 0; c < cepstra; ++c)
-          sums[static_cast<std::size_t>(c)] +=
-              row[band] * transform_[static_cast<std::size_t>(band * cepstra + c)];
+          sums[static_cast<std::size_t>(c)] += row[band] * transform_[static_cast<std::size_t>(band * cepstra + c)];
       for (int c = 0; c < cepstra; ++c) row[c] = sums[static_cast<std::size_t>(c)];
     }
     deltas(out, 0);
@@ -63,21 +60,16 @@ class Mfcc {
   /// Writes the deltas of 13 columns from `from` on into the next 13: Σ k (x[t + k] - x[t - k]) /
   /// 10, k = 1, 2, edges repeated.
   static void deltas(Matrix<float> out, int from) {
-    const auto row = [&](int t) {
-      return out.row(t < 0 ? 0 : t < out.rows ? t : out.rows - 1) + from;
-    };
+    const auto row = [&](int t) { return out.row(t < 0 ? 0 : t < out.rows ? t : out.rows - 1) + from; };
     for (int t = 0; t < out.rows; ++t) {
-      float const *before2 = row(t - 2), *before = row(t - 1), *after = row(t + 1),
-                  *after2 = row(t + 2);
+      float const *before2 = row(t - 2), *before = row(t - 1), *after = row(t + 1), *after2 = row(t + 2);
       float* to = row(t) + cepstra;
-      for (int c = 0; c < cepstra; ++c)
-        to[c] = .1f * (after[c] - before[c]) + .2f * (after2[c] - before2[c]);
+      for (int c = 0; c < cepstra; ++c) to[c] = .1f * (after[c] - before[c]) + .2f * (after2[c] - before2[c]);
     }
   }
 
   Filterbank filterbank_;
-  std::array<float, static_cast<std::size_t>(bands* cepstra)>
-      transform_;  // [bands, cepstra], liftered
+  std::array<float, static_cast<std::size_t>(bands* cepstra)> transform_;  // [bands, cepstra], liftered
 };
 
 }  // namespace sotto::frontend::inline SOTTO_ABI

@@ -45,8 +45,7 @@ class DurableFile {
   SOTTO_COLD void write(std::span<std::byte const> bytes) {
     while (!bytes.empty()) {
       // Linux writes at most 2^31 - 4096 bytes a call
-      const ssize_t written =
-          ::write(descriptor_, bytes.data(), std::min<std::size_t>(bytes.size(), 1u << 30));
+      const ssize_t written = ::write(descriptor_, bytes.data(), std::min<std::size_t>(bytes.size(), 1u << 30));
       if (written < 0) {
         if (errno == EINTR) continue;
         fail("cannot be written");
@@ -109,9 +108,8 @@ inline SOTTO_COLD std::vector<std::byte> read_file(std::filesystem::path const& 
   };
   const auto fail = [&](int number) -> void {
     throw Error(ErrorCode::file,
-                number == ENOENT
-                    ? "there is no such file."
-                    : "cannot be read: " + std::generic_category().message(number) + ".",
+                number == ENOENT ? "there is no such file."
+                                 : "cannot be read: " + std::generic_category().message(number) + ".",
                 path);
   };
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
@@ -122,8 +120,8 @@ inline SOTTO_COLD std::vector<std::byte> read_file(std::filesystem::path const& 
   std::size_t filled = 0;
   for (;;) {
     if (filled == bytes.size()) bytes.resize(2 * filled);
-    const ssize_t got = ::read(file.number, bytes.data() + filled,
-                               std::min<std::size_t>(bytes.size() - filled, 1u << 30));
+    const ssize_t got =
+        ::read(file.number, bytes.data() + filled, std::min<std::size_t>(bytes.size() - filled, 1u << 30));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(errno);
     if (got == 0) break;

@@ -18,13 +18,11 @@
 
 namespace sotto::detail::inline SOTTO_ABI {
 
-template <class Element>
-constexpr std::string_view npy_descr() {
-  static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, std::int32_t> ||
-                    std::is_same_v<Element, std::int64_t>,
-                "sotto: an npy array holds float, std::int32_t or std::int64_t");
-  static_assert(std::endian::native == std::endian::little,
-                "sotto: npy needs a little-endian machine");
+template <class Element> constexpr std::string_view npy_descr() {
+  static_assert(
+      std::is_same_v<Element, float> || std::is_same_v<Element, std::int32_t> || std::is_same_v<Element, std::int64_t>,
+      "sotto: an npy array holds float, std::int32_t or std::int64_t");
+  static_assert(std::endian::native == std::endian::little, "sotto: npy needs a little-endian machine");
   if constexpr (std::is_same_v<Element, float>)
     return "<f4";
   else
@@ -35,8 +33,7 @@ constexpr std::string_view npy_descr() {
 inline std::optional<std::size_t> npy_elements(std::vector<std::int64_t> const& shape) {
   std::size_t elements = 1;
   for (const std::int64_t extent : shape)
-    if (extent < 0 || __builtin_mul_overflow(elements, static_cast<std::size_t>(extent), &elements))
-      return {};
+    if (extent < 0 || __builtin_mul_overflow(elements, static_cast<std::size_t>(extent), &elements)) return {};
   return elements;
 }
 
@@ -109,8 +106,7 @@ struct NpyHeader {
 namespace sotto::inline SOTTO_ABI {
 
 /// An array as an .npy file holds it: values in C order.
-template <class Element>
-struct NpyArray {
+template <class Element> struct NpyArray {
   std::vector<std::int64_t> shape;
   std::vector<Element> values;
 };
@@ -121,21 +117,18 @@ template <class Element>
 void write_npy(std::filesystem::path const& path, std::vector<std::int64_t> const& shape,
                std::span<Element const> values) {
   if (detail::npy_elements(shape) != values.size())
-    throw Error(ErrorCode::usage, "an array cannot be saved: its shape does not fit its values.",
-                path);
-  std::string header = "{'descr': '" + std::string(detail::npy_descr<Element>()) +
-                       "', 'fortran_order': False, 'shape': (";
+    throw Error(ErrorCode::usage, "an array cannot be saved: its shape does not fit its values.", path);
+  std::string header =
+      "{'descr': '" + std::string(detail::npy_descr<Element>()) + "', 'fortran_order': False, 'shape': (";
   for (const std::int64_t extent : shape) header += std::to_string(extent) + ", ";
   if (shape.size() > 1) header.resize(header.size() - 2);
   header += "), }";
   // magic, version and length are ten bytes; the data begin at a multiple of 64, after a line feed
   header.resize((header.size() + 10 + 1 + 63) / 64 * 64 - 10 - 1, ' ');
   header += '\n';
-  if (header.size() > 65535)
-    throw Error(ErrorCode::usage, "an array cannot be saved: it has too many axes.", path);
+  if (header.size() > 65535) throw Error(ErrorCode::usage, "an array cannot be saved: it has too many axes.", path);
   std::string preamble = "\x93NUMPY";
-  preamble +=
-      {'\1', '\0', static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
+  preamble += {'\1', '\0', static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
   DurableFile file(path);
   file.write(preamble + header);
   file.write(std::as_bytes(values));
@@ -144,25 +137,17 @@ void write_npy(std::filesystem::path const& path, std::vector<std::int64_t> cons
 
 /// Reads an array. Error(file) if the file is missing, damaged, in Fortran order or of another type
 /// than Element.
-template <class Element>
-NpyArray<Element> read_npy(std::filesystem::path const& path) {
+template <class Element> NpyArray<Element> read_npy(std::filesystem::path const& path) {
   const std::vector<std::byte> bytes = read_file(path);
-  const auto fail = [&](std::string const& sentence) {
-    throw Error(ErrorCode::file, sentence, path);
-  };
-  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0)
-    fail("it is no npy file.");
-  if (bytes[6] != std::byte{1})
-    fail("it is of an npy version other than 1.0; save it again with numpy.save.");
-  const std::size_t length =
-      std::to_integer<std::size_t>(bytes[8]) | std::to_integer<std::size_t>(bytes[9]) << 8;
+  const auto fail = [&](std::string const& sentence) { throw Error(ErrorCode::file, sentence, path); };
+  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) fail("it is no npy file.");
+  if (bytes[6] != std::byte{1}) fail("it is of an npy version other than 1.0; save it again with numpy.save.");
+  const std::size_t length = std::to_integer<std::size_t>(bytes[8]) | std::to_integer<std::size_t>(bytes[9]) << 8;
   if (length > bytes.size() - 10) fail("it is cut short inside its header.");
-  const auto header =
-      detail::NpyHeader::parse({reinterpret_cast<char const*>(bytes.data()) + 10, length});
+  const auto header = detail::NpyHeader::parse({reinterpret_cast<char const*>(bytes.data()) + 10, length});
   if (!header) fail("its header is damaged.");
   if (header->descr != detail::npy_descr<Element>())
-    fail("it holds " + header->descr + " where " + std::string(detail::npy_descr<Element>()) +
-         " is wanted.");
+    fail("it holds " + header->descr + " where " + std::string(detail::npy_descr<Element>()) + " is wanted.");
   if (header->fortran) fail("it is in Fortran order; save numpy.ascontiguousarray of it.");
   const auto elements = detail::npy_elements(header->shape);
   const std::size_t present = bytes.size() - 10 - length;

@@ -30,22 +30,19 @@ namespace sotto::detail::inline SOTTO_ABI {
 /// Bytes an element; 0 for a type that the format does not have.
 inline std::size_t safetensors_size(std::string_view dtype) {
   constexpr std::pair<std::string_view, std::size_t> sizes[] = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
-      {"U16", 2},  {"I16", 2}, {"F16", 2}, {"BF16", 2},    {"U32", 4},
-      {"I32", 4},  {"F32", 4}, {"U64", 8}, {"I64", 8},     {"F64", 8}};
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
+      {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},     {"U64", 8},     {"I64", 8}, {"F64", 8}};
   for (auto const& [name, size] : sizes)
     if (name == dtype) return size;
   return 0;
 }
 
 /// The number of bytes of a tensor, if it is one that memory could hold.
-inline std::optional<std::size_t> safetensors_bytes(std::string_view dtype,
-                                                    std::vector<std::int64_t> const& shape) {
+inline std::optional<std::size_t> safetensors_bytes(std::string_view dtype, std::vector<std::int64_t> const& shape) {
   std::size_t bytes = safetensors_size(dtype);
   for (const std::int64_t extent : shape) {
     std::size_t product;
-    if (extent < 0 || __builtin_mul_overflow(bytes, static_cast<std::size_t>(extent), &product))
-      return {};
+    if (extent < 0 || __builtin_mul_overflow(bytes, static_cast<std::size_t>(extent), &product)) return {};
     bytes = product;
   }
   return bytes;
@@ -53,22 +50,20 @@ inline std::optional<std::size_t> safetensors_bytes(std::string_view dtype,
 
 /// IEEE 754 binary16.
 inline float float_of_half(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16,
-                      exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, exponent = half >> 10 & 31u,
+                      fraction = half & 0x3ffu;
   if (exponent == 0) {  // zero or subnormal: fraction · 2^-24, exactly
     const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
     return sign ? -magnitude : magnitude;
   }
-  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 |
-                              fraction << 13);
+  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13);
 }
 
 }  // namespace sotto::detail::inline SOTTO_ABI
 
 namespace sotto::inline SOTTO_ABI {
 
-static_assert(std::endian::native == std::endian::little,
-              "sotto: safetensors and npy need a little-endian machine");
+static_assert(std::endian::native == std::endian::little, "sotto: safetensors and npy need a little-endian machine");
 
 /// A safetensors file, read into memory as a whole. Copies share the bytes.
 class Safetensors {
@@ -104,26 +99,18 @@ class Safetensors {
   std::vector<double> doubles(std::string_view name) const { return numbers<double>(name); }
   /// The same as integers. Error(file) if it holds floating-point numbers, or one that does not
   /// fit.
-  std::vector<std::int64_t> ints(std::string_view name) const {
-    return numbers<std::int64_t>(name);
-  }
+  std::vector<std::int64_t> ints(std::string_view name) const { return numbers<std::int64_t>(name); }
 
  private:
   using Bytes = std::shared_ptr<std::vector<std::byte> const>;
 
-  Safetensors(std::filesystem::path path, Bytes bytes)
-      : path_(std::move(path)), bytes_(std::move(bytes)) {
-    parse();
-  }
+  Safetensors(std::filesystem::path path, Bytes bytes) : path_(std::move(path)), bytes_(std::move(bytes)) { parse(); }
 
-  [[noreturn]] void fail(std::string const& sentence) const {
-    throw Error(ErrorCode::file, sentence, path_);
-  }
+  [[noreturn]] void fail(std::string const& sentence) const { throw Error(ErrorCode::file, sentence, path_); }
 
   SOTTO_COLD void parse() {
     const std::span<std::byte const> all(*bytes_);
-    if (all.size() < 8)
-      fail("it is cut short: a safetensors file begins with eight bytes of header length.");
+    if (all.size() < 8) fail("it is cut short: a safetensors file begins with eight bytes of header length.");
     std::uint64_t length;
     std::memcpy(&length, all.data(), 8);
     if (length > 100'000'000)
@@ -145,8 +132,7 @@ class Safetensors {
         if (std::exchange(described, true)) fail("its header says \"__metadata__\" twice.");
         json.object([&](std::string name) {
           std::string value = json.string();
-          if (!metadata_.emplace(name, std::move(value)).second)
-            fail("its metadata says \"" + name + "\" twice.");
+          if (!metadata_.emplace(name, std::move(value)).second) fail("its metadata says \"" + name + "\" twice.");
         });
         return;
       }
@@ -154,13 +140,9 @@ class Safetensors {
       Range range{};
       int seen = 0;
       json.object([&](std::string const& field) {
-        const int bit = field == "dtype"          ? 1
-                        : field == "shape"        ? 2
-                        : field == "data_offsets" ? 4
-                                                  : 0;
+        const int bit = field == "dtype" ? 1 : field == "shape" ? 2 : field == "data_offsets" ? 4 : 0;
         if (bit == 0 || (seen & bit))
-          fail("tensor \"" + key + "\" has an unknown or repeated field \"" + field +
-               "\" in the header.");
+          fail("tensor \"" + key + "\" has an unknown or repeated field \"" + field + "\" in the header.");
         seen |= bit;
         if (bit == 1) {
           tensor.dtype = json.string();
@@ -169,13 +151,11 @@ class Safetensors {
         } else {
           std::vector<std::uint64_t> offsets;
           json.array([&] { offsets.push_back(json.integer()); });
-          if (offsets.size() != 2)
-            fail("tensor \"" + key + "\" needs two data offsets, begin and end.");
+          if (offsets.size() != 2) fail("tensor \"" + key + "\" needs two data offsets, begin and end.");
           range = {offsets[0], offsets[1]};
         }
       });
-      if (seen != 7)
-        fail("tensor \"" + key + "\" lacks its dtype, shape or data_offsets in the header.");
+      if (seen != 7) fail("tensor \"" + key + "\" lacks its dtype, shape or data_offsets in the header.");
       tensor.name = std::move(key);
       tensors_.push_back(std::move(tensor));
       ranges.push_back(range);
@@ -196,29 +176,23 @@ class Safetensors {
       Tensor& tensor = tensors_[i];
       const auto [begin, end] = ranges[i];
       const std::string what = "tensor \"" + tensor.name + "\" ";
-      if (detail::safetensors_size(tensor.dtype) == 0)
-        fail(what + "is of unknown type \"" + tensor.dtype + "\".");
+      if (detail::safetensors_size(tensor.dtype) == 0) fail(what + "is of unknown type \"" + tensor.dtype + "\".");
       if (end < begin) fail(what + "ends before it begins.");
       if (end > body.size())
-        fail(what + "ends at byte " + std::to_string(end) + " of the data, but only " +
-             std::to_string(body.size()) + " bytes are there: the file is cut short or damaged.");
+        fail(what + "ends at byte " + std::to_string(end) + " of the data, but only " + std::to_string(body.size()) +
+             " bytes are there: the file is cut short or damaged.");
       const auto bytes = detail::safetensors_bytes(tensor.dtype, tensor.shape);
-      if (!bytes || *bytes != end - begin)
-        fail(what + "has offsets that do not agree with its shape and type.");
-      if (begin != next)
-        fail(what + (begin < next ? "overlaps another." : "leaves a hole before it."));
+      if (!bytes || *bytes != end - begin) fail(what + "has offsets that do not agree with its shape and type.");
+      if (begin != next) fail(what + (begin < next ? "overlaps another." : "leaves a hole before it."));
       next = end;
-      tensor.bytes =
-          body.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+      tensor.bytes = body.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
       sorted.push_back(std::move(tensor));
     }
     tensors_ = std::move(sorted);
     if (next != body.size())
-      fail("it has " + std::to_string(body.size() - next) +
-           " bytes that belong to no tensor: it is damaged.");
+      fail("it has " + std::to_string(body.size() - next) + " bytes that belong to no tensor: it is damaged.");
     for (std::size_t i = 0; i < tensors_.size(); ++i)
-      if (!index_.emplace(tensors_[i].name, i).second)
-        fail("it holds tensor \"" + tensors_[i].name + "\" twice.");
+      if (!index_.emplace(tensors_[i].name, i).second) fail("it holds tensor \"" + tensors_[i].name + "\" twice.");
   }
 
   SOTTO_COLD Tensor const& find(std::string_view name) const {
@@ -238,8 +212,7 @@ class Safetensors {
     }
     return result;
   }
-  template <class To>
-  SOTTO_COLD std::vector<To> numbers(std::string_view name) const {
+  template <class To> SOTTO_COLD std::vector<To> numbers(std::string_view name) const {
     Tensor const& tensor = find(name);
     std::string const& dtype = tensor.dtype;
     const auto same = [](auto stored) { return stored; };
@@ -256,17 +229,14 @@ class Safetensors {
       if (dtype == "F64") return read<To, double>(tensor, same);
       if (dtype == "F16") return read<To, std::uint16_t>(tensor, detail::float_of_half);
       if (dtype == "BF16")
-        return read<To, std::uint16_t>(tensor, [](std::uint16_t b) {
-          return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16);
-        });
-      fail("tensor \"" + tensor.name + "\" is of type " + dtype +
-           ", which sotto does not convert; store it as F32.");
+        return read<To, std::uint16_t>(
+            tensor, [](std::uint16_t b) { return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16); });
+      fail("tensor \"" + tensor.name + "\" is of type " + dtype + ", which sotto does not convert; store it as F32.");
     } else {
       if (dtype == "U64")
         return read<To, std::uint64_t>(tensor, [&](std::uint64_t value) {
           if (value > static_cast<std::uint64_t>(std::numeric_limits<To>::max()))
-            fail("tensor \"" + tensor.name + "\" holds " + std::to_string(value) +
-                 ", more than 63 bits can.");
+            fail("tensor \"" + tensor.name + "\" holds " + std::to_string(value) + ", more than 63 bits can.");
           return value;
         });
       fail("tensor \"" + tensor.name + "\" holds " + dtype + " where whole numbers are wanted.");
@@ -286,17 +256,14 @@ class SafetensorsWriter {
  public:
   /// Error(usage) if the name is taken or no UTF-8, the type unknown, or bytes not as many as shape
   /// and type say.
-  void add(std::string name, std::string dtype, std::vector<std::int64_t> shape,
-           std::span<std::byte const> bytes) {
+  void add(std::string name, std::string dtype, std::vector<std::int64_t> shape, std::span<std::byte const> bytes) {
     const auto fail = [&](char const* what) {
       throw Error(ErrorCode::usage, "tensor \"" + name + "\" cannot be saved: " + what);
     };
-    if (name == "__metadata__" || !detail::valid_utf8(name))
-      fail("its name is reserved or no UTF-8.");
+    if (name == "__metadata__" || !detail::valid_utf8(name)) fail("its name is reserved or no UTF-8.");
     const std::size_t size = detail::safetensors_size(dtype);
     if (size == 0) fail("its type is unknown to the format.");
-    if (detail::safetensors_bytes(dtype, shape) != bytes.size())
-      fail("its shape does not fit its bytes.");
+    if (detail::safetensors_bytes(dtype, shape) != bytes.size()) fail("its shape does not fit its bytes.");
     if (!names_.emplace(name, entries_.size()).second) fail("another has the same name.");
     entries_.push_back({std::move(name), std::move(dtype), std::move(shape), bytes, size});
   }
@@ -306,12 +273,10 @@ class SafetensorsWriter {
   void add(std::string name, std::vector<std::int64_t> shape, std::span<double const> values) {
     add(std::move(name), "F64", std::move(shape), std::as_bytes(values));
   }
-  void add(std::string name, std::vector<std::int64_t> shape,
-           std::span<std::int64_t const> values) {
+  void add(std::string name, std::vector<std::int64_t> shape, std::span<std::int64_t const> values) {
     add(std::move(name), "I64", std::move(shape), std::as_bytes(values));
   }
-  void add(std::string name, std::vector<std::int64_t> shape,
-           std::span<std::uint16_t const> values) {
+  void add(std::string name, std::vector<std::int64_t> shape, std::span<std::uint16_t const> values) {
     add(std::move(name), "U16", std::move(shape), std::as_bytes(values));
   }
   /// A later value of a key replaces the earlier. Error(usage) if either is no UTF-8.
@@ -328,8 +293,7 @@ class SafetensorsWriter {
     // file.
     std::vector<Entry const*> order;
     for (Entry const& entry : entries_) order.push_back(&entry);
-    std::stable_sort(order.begin(), order.end(),
-                     [](auto* a, auto* b) { return a->element > b->element; });
+    std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->element > b->element; });
 
     std::string header = "{";
     const auto separate = [&] {
@@ -351,10 +315,9 @@ class SafetensorsWriter {
       separate();
       detail::append_json_string(header, entry->name);
       header += ":{\"dtype\":\"" + entry->dtype + "\",\"shape\":[";
-      for (std::size_t i = 0; i < entry->shape.size(); ++i)
-        header += (i ? "," : "") + std::to_string(entry->shape[i]);
-      header += "],\"data_offsets\":[" + std::to_string(offset) + ',' +
-                std::to_string(offset + entry->bytes.size()) + "]}";
+      for (std::size_t i = 0; i < entry->shape.size(); ++i) header += (i ? "," : "") + std::to_string(entry->shape[i]);
+      header +=
+          "],\"data_offsets\":[" + std::to_string(offset) + ',' + std::to_string(offset + entry->bytes.size()) + "]}";
       offset += entry->bytes.size();
     }
     header += '}';

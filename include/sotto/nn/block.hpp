@@ -44,8 +44,11 @@ template <class Attention, class Store, int N> struct TableParameters {
   static constexpr void visit(F&& f, std::string_view name, int heads, int layer, P&... p) {
     if constexpr (N > 0) {
       const float deviation = Attention::deviation(heads);
-      f(ParameterInfo{name, {N / heads, heads},
-                      {deviation > 0 ? Initialiser::Kind::normal : Initialiser::Kind::zeros, deviation}, true, layer},
+      f(ParameterInfo{name,
+                      {N / heads, heads},
+                      {deviation > 0 ? Initialiser::Kind::normal : Initialiser::Kind::zeros, deviation},
+                      true,
+                      layer},
         p.values...);
     }
   }
@@ -58,13 +61,17 @@ template <class Store, int Gates, int HeadWidth, int Heads> struct GateParameter
   typename Store::template Vector<Heads> constant;
   template <class F, class... P> static constexpr void visit(F&& f, int layer, P&... p) {
     if constexpr (Gates > 0) {
-      f(ParameterInfo{"encoder.layers.{}.attention.gru_rel_pos_linear.weight", {Gates, HeadWidth},
-                      fan_in_uniform(HeadWidth), true, layer},
+      f(ParameterInfo{"encoder.layers.{}.attention.gru_rel_pos_linear.weight",
+                      {Gates, HeadWidth},
+                      fan_in_uniform(HeadWidth),
+                      true,
+                      layer},
         p.weight...);
       f(ParameterInfo{"encoder.layers.{}.attention.gru_rel_pos_linear.bias", {Gates}, {}, false, layer}, p.bias...);
-      f(ParameterInfo{"encoder.layers.{}.attention.gru_rel_pos_const", {Heads}, {Initialiser::Kind::ones}, false,
-                      layer},
-        p.constant...);
+      f(
+          ParameterInfo{
+              "encoder.layers.{}.attention.gru_rel_pos_const", {Heads}, {Initialiser::Kind::ones}, false, layer},
+          p.constant...);
     }
   }
 };
@@ -131,14 +138,14 @@ template <class C, class B> struct Block {
 
   /// What backward needs of a forward pass, [rows, ...].
   struct Activations {
-    Rows<E, width> normed;     ///< pre-norm: the attention's input; post-norm: the first norm's output
+    Rows<E, width> normed;  ///< pre-norm: the attention's input; post-norm: the first norm's output
     Rows<E, 3 * inner> query_key_value;
     Rows<E, inner> attended;
     Rows<R, heads> log_sum;
     Rows<E, heads> gates;
-    Rows<E, width> middle;     ///< x + attention
+    Rows<E, width> middle;  ///< x + attention
     Rows<R, 2> attention_statistics, final_statistics;
-    Rows<E, width> second;     ///< pre-norm: the second norm's output; post-norm: the second residual sum
+    Rows<E, width> second;  ///< pre-norm: the second norm's output; post-norm: the second residual sum
     Rows<E, feed_forward> before, after;
     Rows<E, width> output;
   };
@@ -203,7 +210,7 @@ template <class C, class B> struct Block {
 
   /// a.output = block(x). scratch.a is used.
   SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, int layer,
-                      Rows<E const, width> x, Activations& a, Scratch& s) {
+                                     Rows<E const, width> x, Activations& a, Scratch& s) {
     using Norm = LayerNorm<B, width>;
     Rows<E const, width> input = x;
     if constexpr (C::pre_norm) {
@@ -235,9 +242,9 @@ template <class C, class B> struct Block {
   }
 
   /// d: gradient by the block's output on entry, by x on return. shared_table: that of a table shared by all layers.
-  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table, Lane<Index> const& lane,
-                       Noise const& noise, int layer, Rows<E const, width> x, Activations const& a, Scratch& s,
-                       Rows<E, width> d) {
+  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table,
+                                      Lane<Index> const& lane, Noise const& noise, int layer, Rows<E const, width> x,
+                                      Activations const& a, Scratch& s, Rows<E, width> d) {
     using Norm = LayerNorm<B, width>;
     // feed-forward
     if constexpr (!C::pre_norm) {
@@ -250,7 +257,7 @@ template <class C, class B> struct Block {
     Rows<E const, width> feed_forward_input = a.normed;
     if constexpr (C::pre_norm) feed_forward_input = a.second;
     Linear<B, feed_forward, width>::gradient(b, s.hidden, feed_forward_input, w.intermediate, g.intermediate.weight,
-                                       g.intermediate.bias);
+                                             g.intermediate.bias);
     Linear<B, feed_forward, width>::backward(b, s.hidden, w.intermediate, s.b);
     if constexpr (C::pre_norm) {
       Norm::backward(b, s.b, a.middle, w.final_norm, a.final_statistics, g.final_norm, d, true);
@@ -274,7 +281,8 @@ template <class C, class B> struct Block {
                                           Matrix<R>{g.query.begin, 3 * width, width, width},
                                           Array<R>{g.query_bias.begin, 3 * width});
     Linear<B, 3 * inner, width>::backward(b, s.query_key_value, w.query_key_value, s.b);
-    if constexpr (C::gates > 0) b.template attention_gates_back<Attention>(attention_input, w.gate, s.gates, s.b, g.gate);
+    if constexpr (C::gates > 0)
+      b.template attention_gates_back<Attention>(attention_input, w.gate, s.gates, s.b, g.gate);
     if constexpr (C::pre_norm)
       Norm::backward(b, s.b, x, w.attention_norm, a.attention_statistics, g.attention_norm, d, true);
     else

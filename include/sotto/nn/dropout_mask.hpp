@@ -26,9 +26,9 @@ SOTTO_HOST_DEVICE constexpr std::uint32_t dropout_counter(std::uint32_t site, st
 /// step `cursor`; key is Philox(seed, Purpose::dropout). The mask belongs to the frame of the
 /// utterance, not to the row it is packed in, so it does not depend on how a batch is cut into
 /// lanes. Counter: (site and channel / 4, frame, utterance, cursor).
-SOTTO_HOST_DEVICE constexpr bool dropout_kept(Philox const& key, std::uint32_t cursor,
-                                              std::uint32_t site, std::uint32_t utterance,
-                                              std::uint32_t frame, std::uint32_t channel, float p) {
+SOTTO_HOST_DEVICE constexpr bool dropout_kept(Philox const& key, std::uint32_t cursor, std::uint32_t site,
+                                              std::uint32_t utterance, std::uint32_t frame, std::uint32_t channel,
+                                              float p) {
   const auto block = key(dropout_counter(site, channel / 4), frame, utterance, cursor);
   return block.word[channel % 4] >= dropout_threshold(p);
 }

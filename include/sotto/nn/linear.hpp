@@ -28,8 +28,7 @@ template <class Store, int Out, int In> struct LinearParameters {
   typename Store::template Weight<Out, In> weight;
   typename Store::template Vector<Out> bias;
 
-  template <class F, class... P>
-  static constexpr void visit(F&& f, LinearNames names, Initialiser start, P&... p) {
+  template <class F, class... P> static constexpr void visit(F&& f, LinearNames names, Initialiser start, P&... p) {
     f(ParameterInfo{names.weight, {Out, In}, start, true, names.layer}, p.weight...);
     f(ParameterInfo{names.bias, {Out}, {}, false, names.layer}, p.bias...);
   }

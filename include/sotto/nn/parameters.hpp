@@ -44,9 +44,7 @@ struct ParameterEntry {
   ParameterInfo info;
   std::size_t offset, size;
 
-  SOTTO_ALWAYS_INLINE constexpr int rank() const {
-    return info.extents[2] > 0 ? 3 : info.extents[1] > 0 ? 2 : 1;
-  }
+  SOTTO_ALWAYS_INLINE constexpr int rank() const { return info.extents[2] > 0 ? 3 : info.extents[1] > 0 ? 2 : 1; }
   inline __attribute__((always_inline)) std::string name() const {
     std::string text(info.name);
     if (const auto at = text.find("{}"); at != std::string::npos) text.replace(at, 2, std::to_string(info.layer));
@@ -62,12 +60,8 @@ template <class E> struct Values {
 
 /// Nothing but sizes, for counting in constant expressions.
 struct Extents {
-  template <int Out, int In> struct Weight {
-    static constexpr std::size_t size = static_cast<std::size_t>(Out) * In;
-  };
-  template <int N> struct Vector {
-    static constexpr std::size_t size = static_cast<std::size_t>(N);
-  };
+  template <int Out, int In> struct Weight { static constexpr std::size_t size = static_cast<std::size_t>(Out) * In; };
+  template <int N> struct Vector { static constexpr std::size_t size = static_cast<std::size_t>(N); };
 };
 
 }  // namespace sotto::inline SOTTO_API

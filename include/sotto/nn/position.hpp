@@ -41,7 +41,9 @@ template <int Groups, int... Taps, int Width> struct PositionLayer<position::Con
   using Position = position::Convolution<Groups, Taps...>;
   static constexpr int count = sizeof...(Taps), channels = Width / Groups;
   static constexpr bool series = count > 1;
-  static constexpr ConvolutionShape shape(int i) { return {Width, Groups, Position::taps[static_cast<std::size_t>(i)]}; }
+  static constexpr ConvolutionShape shape(int i) {
+    return {Width, Groups, Position::taps[static_cast<std::size_t>(i)]};
+  }
 
   /// One convolution: v [width, width / groups, taps], g [taps], bias [width].
   template <class Store, int K> struct ConvolutionParameters {
@@ -54,15 +56,24 @@ template <int Groups, int... Taps, int Width> struct PositionLayer<position::Con
       double root = 1;
       for (int i = 0; i < 60; ++i) root = .5 * (root + 4. / (K * Width) / root);
       f(ParameterInfo{series ? "encoder.pos_conv_embed.layers.{}.conv.bias" : "encoder.pos_conv_embed.conv.bias",
-                      {Width}, {}, false, layer},
+                      {Width},
+                      {},
+                      false,
+                      layer},
         p.bias...);
-      f(ParameterInfo{
-            series ? "encoder.pos_conv_embed.layers.{}.conv.weight_v" : "encoder.pos_conv_embed.conv.weight_v",
-            {Width, channels, K}, {Initialiser::Kind::normal, static_cast<float>(root)}, true, layer},
+      f(ParameterInfo{series ? "encoder.pos_conv_embed.layers.{}.conv.weight_v"
+                             : "encoder.pos_conv_embed.conv.weight_v",
+                      {Width, channels, K},
+                      {Initialiser::Kind::normal, static_cast<float>(root)},
+                      true,
+                      layer},
         p.direction...);
-      f(ParameterInfo{
-            series ? "encoder.pos_conv_embed.layers.{}.conv.weight_g" : "encoder.pos_conv_embed.conv.weight_g",
-            {1, 1, K}, {Initialiser::Kind::tap_norms}, false, layer},
+      f(ParameterInfo{series ? "encoder.pos_conv_embed.layers.{}.conv.weight_g"
+                             : "encoder.pos_conv_embed.conv.weight_g",
+                      {1, 1, K},
+                      {Initialiser::Kind::tap_norms},
+                      false,
+                      layer},
         p.magnitude...);
     }
   };
@@ -185,8 +196,8 @@ template <int Width> struct PositionLayer<position::Sinusoidal, Width> {
     static void prepare(B&, Master const&, Weights&) {}
     static void finish(B&, Master const&, Gradients const&) {}
     static constexpr Activations carve(Arena&, int, int) { return {}; }
-    static void forward(B& b, Weights const&, Lane<typename B::Index> const& lane, Rows<E const, Width> x,
-                        Activations&, Rows<E, Width> y) {
+    static void forward(B& b, Weights const&, Lane<typename B::Index> const& lane, Rows<E const, Width> x, Activations&,
+                        Rows<E, Width> y) {
       b.add_sinusoids(lane, x, y);
     }
     static void backward(B&, Weights const&, Gradients const&, Lane<typename B::Index> const&, Rows<E const, Width>,

@@ -61,8 +61,8 @@ template <int Projection, int Classes, int Width> struct ClassLogits<Cosine<Proj
       Linear<B, Classes, Projection>::forward(b, a.direction, w.embedding, a.scores);
     }
     /// From the gradient in a.scores to dx; a.projected is overwritten.
-    static void backward(B& b, Weights const& w, Parameters<Values<R>> const& g, Rows<E const, Width> x,
-                         Activations& a, Rows<E, Width> dx) {
+    static void backward(B& b, Weights const& w, Parameters<Values<R>> const& g, Rows<E const, Width> x, Activations& a,
+                         Rows<E, Width> dx) {
       Linear<B, Classes, Projection>::gradient(b, a.scores, a.direction, w.embedding, g.embedding, {});
       Linear<B, Classes, Projection>::backward(b, a.scores, w.embedding, a.projected);
       b.normalise_rows_back(a.projected, a.direction, a.inverse_norm.flat(), a.projected);
@@ -103,8 +103,8 @@ template <int Classes, int Width> struct ClassLogits<Plain, Classes, Width> {
     static void forward(B& b, Weights const& w, Rows<E const, Width> x, Activations& a) {
       Linear<B, Classes, Width>::forward(b, x, w.projection, a.scores);
     }
-    static void backward(B& b, Weights const& w, Parameters<Values<R>> const& g, Rows<E const, Width> x,
-                         Activations& a, Rows<E, Width> dx) {
+    static void backward(B& b, Weights const& w, Parameters<Values<R>> const& g, Rows<E const, Width> x, Activations& a,
+                         Rows<E, Width> dx) {
       Linear<B, Classes, Width>::gradient(b, a.scores, x, w.projection, g.projection.weight, g.projection.bias);
       Linear<B, Classes, Width>::backward(b, a.scores, w.projection, dx);
     }
@@ -202,23 +202,25 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
     }
     /// d = the gradient by the encoder's output.
     static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Options const& options,
-                         BatchScope<typename B::Sum> const&, Rows<E const, Model::Frontend::features>, Rows<E const, width> encoded,
-                         Activations& a, Rows<E, width> d) {
+                         BatchScope<typename B::Sum> const&, Rows<E const, Model::Frontend::features>,
+                         Rows<E const, width> encoded, Activations& a, Rows<E, width> d) {
       b.fill(d.flat(), R(0));
       score_back(b, w, g, lane.masked, lane.masked_rows, encoded, a, a.masked, d);
       if (options.unmasked_weight > 0)
         score_back(b, w, g, lane.unmasked, lane.rows - lane.masked_rows, encoded, a, a.unmasked, d);
     }
     /// Multiply-adds of a batch's heads: logits forward, by their weights, by their input.
-    static constexpr std::uint64_t training_multiply_adds(std::int64_t masked, std::int64_t unmasked, Options const& options) {
+    static constexpr std::uint64_t training_multiply_adds(std::int64_t masked, std::int64_t unmasked,
+                                                          Options const& options) {
       const std::int64_t rows = masked + (options.unmasked_weight > 0 ? unmasked : 0);
       return 3 * static_cast<std::uint64_t>(rows) * ClassLogits<Logits, Clusters, width>::multiply_adds_per_row();
     }
 
    private:
     static void score(B& b, Weights const& w, Index const* rows, int n, Index const* targets, float weight,
-                      Options const& options, BatchScope<typename B::Sum> const& scope, Rows<E const, width> encoded, Activations& a,
-                      typename Scores::Activations& s, Measures<typename B::Sum>* measures, typename B::Sum& loss) {
+                      Options const& options, BatchScope<typename B::Sum> const& scope, Rows<E const, width> encoded,
+                      Activations& a, typename Scores::Activations& s, Measures<typename B::Sum>* measures,
+                      typename B::Sum& loss) {
       if (n == 0) return;
       const std::int64_t counted = options.unmasked_weight > 0 ? scope.rows : scope.masked;
       const Rows<E, width> chosen{a.chosen.begin, n};

@@ -25,15 +25,13 @@
 namespace sotto::inline SOTTO_ABI {
 
 struct KmeansOptions {
-  int clusters = 100;  ///< 1 to 65536
-  int batch =
-      10000;  ///< frames of a mini-batch; three times as many are the sample that restarts begin on
+  int clusters = 100;    ///< 1 to 65536
+  int batch = 10000;     ///< frames of a mini-batch; three times as many are the sample that restarts begin on
   int restarts = 5;      ///< k-means++ initialisations; the best on the sample is kept
   int iterations = 100;  ///< mini-batches a restart at most
-  int patience = 10;  ///< a restart ends after so many mini-batches without a better running mean
-                      ///< of their inertia
-  int passes =
-      3;  ///< Lloyd iterations over all frames at the end, fewer if one gains less than 0.1 %
+  int patience = 10;     ///< a restart ends after so many mini-batches without a better running mean
+                         ///< of their inertia
+  int passes = 3;        ///< Lloyd iterations over all frames at the end, fewer if one gains less than 0.1 %
 };
 
 /// Where a fit is, for a progress line.
@@ -56,14 +54,12 @@ struct Kmeans {
 /// labels[i] = the cluster nearest to frame i, the lowest-numbered of equals; *inertia, if given,
 /// becomes the sum of the squared distances. frames: [frames, dimensions]. Error(usage) if the
 /// widths differ.
-inline void assign(Matrix<float const> frames, Kmeans const& kmeans, std::uint16_t* labels,
-                   double* inertia = nullptr) {
+inline void assign(Matrix<float const> frames, Kmeans const& kmeans, std::uint16_t* labels, double* inertia = nullptr) {
   if (frames.columns != kmeans.dimensions)
     throw Error(ErrorCode::usage, "frames of " + std::to_string(frames.columns) +
                                       " dimensions cannot be labelled by clusters of " +
                                       std::to_string(kmeans.dimensions));
-  const Matrix<float const> centroids{kmeans.centroids.data(), kmeans.clusters, kmeans.dimensions,
-                                      kmeans.dimensions};
+  const Matrix<float const> centroids{kmeans.centroids.data(), kmeans.clusters, kmeans.dimensions, kmeans.dimensions};
   detail::NearestCentroid<float> nearest;
   nearest.prepare(centroids);
   constexpr int block = detail::NearestCentroid<float>::block;
@@ -101,22 +97,17 @@ class KmeansFit {
  public:
   using Report = std::optional<FunctionRef<void(KmeansProgress const&)>>;
 
-  KmeansFit(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed,
-            Executor& executor, Report report)
-      : frames_(frames),
-        options_(options),
-        seed_(seed),
-        executor_(executor),
-        report_(report),
+  KmeansFit(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed, Executor& executor,
+            Report report)
+      : frames_(frames), options_(options), seed_(seed), executor_(executor), report_(report),
         pass_(options.clusters, frames.columns) {
     distinct_ = find_distinct();
-    const std::int64_t wanted = std::max<std::int64_t>(3 * std::int64_t{options_.batch},
-                                                       10 * std::int64_t{options_.clusters});
+    const std::int64_t wanted =
+        std::max<std::int64_t>(3 * std::int64_t{options_.batch}, 10 * std::int64_t{options_.clusters});
     whole_ = frames_.rows <= wanted;
     sample_.resize(static_cast<std::size_t>(whole_ ? frames_.rows : wanted));
     const Permutation order(static_cast<std::uint64_t>(frames_.rows), seed_, Purpose::clusters, 1);
-    for (std::size_t i = 0; i < sample_.size(); ++i)
-      sample_[i] = frames_.row(static_cast<int>(whole_ ? i : order(i)));
+    for (std::size_t i = 0; i < sample_.size(); ++i) sample_[i] = frames_.row(static_cast<int>(whole_ ? i : order(i)));
     blocks_.emplace(sample_, frames_.columns);
   }
 
@@ -145,16 +136,14 @@ class KmeansFit {
   Matrix<float> view(std::vector<float>& centroids) const {
     return {centroids.data(), options_.clusters, frames_.columns, frames_.columns};
   }
-  template <class Row>
-  void measure(int count, Row row, Matrix<float const> centroids) {
+  template <class Row> void measure(int count, Row row, Matrix<float const> centroids) {
     pass_.measure(count, row, centroids, executor_);
     flops_ += 2 * static_cast<std::uint64_t>(count) * static_cast<std::uint64_t>(frames_.columns) *
               static_cast<std::uint64_t>(options_.clusters);
   }
   void measure_sample(Matrix<float const> centroids) {
     measure(
-        static_cast<int>(sample_.size()),
-        [&](int i) { return sample_[static_cast<std::size_t>(i)]; }, centroids);
+        static_cast<int>(sample_.size()), [&](int i) { return sample_[static_cast<std::size_t>(i)]; }, centroids);
   }
   void progress(int restart, int iteration, int frames) const {
     if (report_) (*report_)({restart, options_.restarts, iteration, pass_.inertia() / frames});
@@ -176,8 +165,7 @@ class KmeansFit {
       throw Error(ErrorCode::data, std::to_string(options_.clusters) +
                                        " clusters need as many distinct frames, but the " +
                                        std::to_string(frames_.rows) + " frames given hold " +
-                                       std::to_string(found.size()) +
-                                       "; give more speech or ask for fewer clusters");
+                                       std::to_string(found.size()) + "; give more speech or ask for fewer clusters");
     return found;
   }
 
@@ -185,15 +173,12 @@ class KmeansFit {
   /// drawn by their squared distance from what is chosen, the one that leaves the least of it.
   std::vector<float> plus_plus(int restart) {
     Random random(seed_, Purpose::clusters, static_cast<std::uint32_t>(restart) + 2, 0);
-    const auto count = sample_.size(),
-               trials = static_cast<std::size_t>(2 + std::log(options_.clusters));
+    const auto count = sample_.size(), trials = static_cast<std::size_t>(2 + std::log(options_.clusters));
     const int dimensions = frames_.columns;
     std::vector<float> centroids;
-    centroids.reserve(static_cast<std::size_t>(options_.clusters) *
-                      static_cast<std::size_t>(dimensions));
+    centroids.reserve(static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions));
     const std::size_t room = blocks_->blocks() * FrameBlocks::block;
-    std::vector<float> closest(room, std::numeric_limits<float>::infinity()),
-        distances(trials * room);
+    std::vector<float> closest(room, std::numeric_limits<float>::infinity()), distances(trials * room);
     std::vector<double> cumulative(count);
     constexpr std::size_t parts = 16;
     std::vector<double> potentials(trials * parts);
@@ -202,15 +187,13 @@ class KmeansFit {
       executor_.run(parts, [&](int part) {
         const std::size_t first = blocks_->blocks() * static_cast<std::size_t>(part) / parts,
                           last = blocks_->blocks() * static_cast<std::size_t>(part + 1) / parts;
-        for (std::size_t t = 0; t < candidates.size(); ++t)
-          potentials[t * parts + static_cast<std::size_t>(part)] = 0;
+        for (std::size_t t = 0; t < candidates.size(); ++t) potentials[t * parts + static_cast<std::size_t>(part)] = 0;
         for (std::size_t b = first; b < last; ++b)
           for (std::size_t t = 0; t < candidates.size(); ++t) {
             float* distance = distances.data() + t * room + b * FrameBlocks::block;
             blocks_->distances(b, candidates[t], distance);
             double sum = 0;
-            for (std::size_t i = b * FrameBlocks::block, j = 0; j < FrameBlocks::block && i < count;
-                 ++i, ++j)
+            for (std::size_t i = b * FrameBlocks::block, j = 0; j < FrameBlocks::block && i < count; ++i, ++j)
               sum += static_cast<double>(distance[j] = std::min(closest[i], distance[j]));
             potentials[t * parts + static_cast<std::size_t>(part)] += sum;
           }
@@ -229,24 +212,19 @@ class KmeansFit {
       centroids.insert(centroids.end(), candidates[chosen], candidates[chosen] + dimensions);
       const auto begin = distances.begin() + static_cast<std::ptrdiff_t>(chosen * room);
       std::copy(begin, begin + static_cast<std::ptrdiff_t>(count), closest.begin());
-      if (centroids.size() ==
-          static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions))
+      if (centroids.size() == static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions))
         return centroids;
 
       double sum = 0;
-      for (std::size_t i = 0; i < count; ++i)
-        cumulative[i] = sum += static_cast<double>(closest[i]);
+      for (std::size_t i = 0; i < count; ++i) cumulative[i] = sum += static_cast<double>(closest[i]);
       candidates.clear();
       if (sum > 0) {
         for (std::size_t t = 0; t < trials; ++t) {
-          const auto at =
-              std::upper_bound(cumulative.begin(), cumulative.end(), random.uniform() * sum);
-          candidates.push_back(
-              sample_[std::min(static_cast<std::size_t>(at - cumulative.begin()), count - 1)]);
+          const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), random.uniform() * sum);
+          candidates.push_back(sample_[std::min(static_cast<std::size_t>(at - cumulative.begin()), count - 1)]);
         }
       } else {
-        candidates.push_back(
-            unlike(centroids));  // the sample has no other frame, but the whole has
+        candidates.push_back(unlike(centroids));  // the sample has no other frame, but the whole has
       }
     }
   }
@@ -257,8 +235,7 @@ class KmeansFit {
     for (const int i : distinct_) {
       bool taken = false;
       for (std::size_t at = 0; at < centroids.size() && !taken; at += width)
-        taken = std::equal(frames_.row(i), frames_.row(i) + width,
-                           centroids.begin() + static_cast<std::ptrdiff_t>(at));
+        taken = std::equal(frames_.row(i), frames_.row(i) + width, centroids.begin() + static_cast<std::ptrdiff_t>(at));
       if (!taken) return frames_.row(i);
     }
     return frames_.row(distinct_.back());
@@ -271,13 +248,11 @@ class KmeansFit {
     std::vector<float const*> batch(static_cast<std::size_t>(options_.batch));
     const double share = 2. / (options_.patience + 1);
     double running = 0, least = std::numeric_limits<double>::infinity();
-    for (int iteration = 0, idle = 0; iteration < options_.iterations && idle < options_.patience;
-         ++iteration) {
+    for (int iteration = 0, idle = 0; iteration < options_.iterations && idle < options_.patience; ++iteration) {
       for (auto& row : batch)
         row = frames_.row(static_cast<int>(random.below(static_cast<std::uint32_t>(frames_.rows))));
       measure(
-          options_.batch, [&](int i) { return batch[static_cast<std::size_t>(i)]; },
-          view(centroids));
+          options_.batch, [&](int i) { return batch[static_cast<std::size_t>(i)]; }, view(centroids));
       pass_.move(view(centroids), weight);
       progress(restart, iteration, options_.batch);
       running = iteration == 0 ? pass_.inertia() : running + share * (pass_.inertia() - running);
@@ -298,8 +273,7 @@ class KmeansFit {
       const auto counts = pass_.counts();
       const bool empty = std::find(counts.begin(), counts.end(), 0) != counts.end();
       // A cluster that became empty at the very end gets ten more passes to find frames.
-      if (iteration >= most + (empty ? 10 : 0) || (!empty && !(before - inertia > gain * inertia)))
-        return inertia;
+      if (iteration >= most + (empty ? 10 : 0) || (!empty && !(before - inertia > gain * inertia))) return inertia;
       before = inertia;
       std::vector<std::int64_t> weight(counts.size());
       pass_.move(view(centroids), weight);
@@ -309,8 +283,7 @@ class KmeansFit {
 
   SOTTO_COLD void reseed(std::vector<float>& centroids, std::vector<std::int64_t> const& weight) {
     const std::size_t asked = place_idle(*blocks_, sample_, view(centroids), weight);
-    flops_ += 2 * static_cast<std::uint64_t>(asked) * sample_.size() *
-              static_cast<std::uint64_t>(frames_.columns);
+    flops_ += 2 * static_cast<std::uint64_t>(asked) * sample_.size() * static_cast<std::uint64_t>(frames_.columns);
   }
 
   Matrix<float const> frames_;
@@ -334,14 +307,13 @@ namespace sotto::inline SOTTO_ABI {
 /// restarts, and Lloyd iterations over everything to finish; with few frames (three batches) Lloyd
 /// iterations alone. The same bits for any number of threads. Error(usage) for impossible options,
 /// Error(data) if there are fewer distinct frames than clusters or numbers that are not finite.
-inline SOTTO_COLD Kmeans fit_kmeans(Matrix<float const> frames, KmeansOptions const& options,
-                         std::uint64_t seed, Executor& executor,
-                         std::optional<FunctionRef<void(KmeansProgress const&)>> progress = {}) {
+inline SOTTO_COLD Kmeans fit_kmeans(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed,
+                                    Executor& executor,
+                                    std::optional<FunctionRef<void(KmeansProgress const&)>> progress = {}) {
   const auto within = [](char const* what, int value, int least, int most) {
     if (value < least || value > most)
-      throw Error(ErrorCode::usage, "k-means cannot have " + std::string(what) + " = " +
-                                        std::to_string(value) + "; it must be from " +
-                                        std::to_string(least) + " to " + std::to_string(most));
+      throw Error(ErrorCode::usage, "k-means cannot have " + std::string(what) + " = " + std::to_string(value) +
+                                        "; it must be from " + std::to_string(least) + " to " + std::to_string(most));
   };
   within("clusters", options.clusters, 1, 65536);
   within("batch", options.batch, 1, 1 << 28);

@@ -1,5 +1,5 @@
-// Which frames an objective hides: spans, drawn as fairseq's compute_mask_indices draws them (commit 3d262bb, data_utils:
-// mask_type static, overlaps allowed, one rounding an utterance).
+// Which frames an objective hides: spans, drawn as fairseq's compute_mask_indices draws them (commit 3d262bb,
+// data_utils: mask_type static, overlaps allowed, one rounding an utterance).
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,7 @@ struct MaskOptions {
 /// The part of a long utterance that is hidden: 1 - (1 - p / L)^L, since spans overlap.
 constexpr double expected_masked(MaskOptions const& options) {
   double whole = 1;
-  for (int i = 0; i < options.length; ++i)
-    whole *= 1 - static_cast<double>(options.probability) / options.length;
+  for (int i = 0; i < options.length; ++i) whole *= 1 - static_cast<double>(options.probability) / options.length;
   return 1 - whole;
 }
 

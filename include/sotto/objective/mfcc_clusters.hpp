@@ -111,7 +111,8 @@ template <int Clusters> class MfccClusters {
                              F&& f) {
     const int tasks = 8 * executor.concurrency();
     executor.run(tasks, [&](int task) {
-      const std::size_t n = utterances.size(), first = n * static_cast<std::size_t>(task) / static_cast<std::size_t>(tasks),
+      const std::size_t n = utterances.size(),
+                        first = n * static_cast<std::size_t>(task) / static_cast<std::size_t>(tasks),
                         last = n * static_cast<std::size_t>(task + 1) / static_cast<std::size_t>(tasks);
       frontend::Mfcc mfcc;
       std::vector<float> samples;

@@ -20,17 +20,17 @@ template <int N> struct Sums {
 
 /// What a lane knows of its whole batch: loss denominators are complete before any forward. Sum: the backend's.
 template <class Sum> struct BatchScope {
-  std::int64_t masked = 0;             ///< masked rows of the batch
-  std::int64_t rows = 0;               ///< all rows of the batch
-  Sum const* statistics = nullptr;     ///< [Statistics::size], complete; nullptr without
+  std::int64_t masked = 0;          ///< masked rows of the batch
+  std::int64_t rows = 0;            ///< all rows of the batch
+  Sum const* statistics = nullptr;  ///< [Statistics::size], complete; nullptr without
 };
 
 /// What a lane adds up for the progress line; an objective's Head fills it.
 template <class Sum> struct Measures {
-  Sum loss{};                    ///< this lane's part of the batch's loss: the sum over lanes is the loss
-  double correct = 0;            ///< predictions that were right, at masked rows
-  double predicted = 0;          ///< predictions made at masked rows
-  double* histogram = nullptr;   ///< [classes] predictions of each class, for code perplexity; nullptr: not wanted
+  Sum loss{};                   ///< this lane's part of the batch's loss: the sum over lanes is the loss
+  double correct = 0;           ///< predictions that were right, at masked rows
+  double predicted = 0;         ///< predictions made at masked rows
+  double* histogram = nullptr;  ///< [classes] predictions of each class, for code perplexity; nullptr: not wanted
 
   SOTTO_ALWAYS_INLINE void add(Measures const& other) {
     loss += other.loss;

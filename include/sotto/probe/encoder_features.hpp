@@ -51,8 +51,7 @@ template <class Model, class B = Cpu<float>> class EncoderFeatures final : publi
   int width(int) const override { return Layer::width; }
   std::string layer_name(int layer) const override { return "layer " + std::to_string(layer); }
 
-  void extract(std::span<float const> samples,
-               std::vector<std::vector<float>>& layers) const override {
+  void extract(std::span<float const> samples, std::vector<std::vector<float>>& layers) const override {
     const int frames = Frontend::frames(static_cast<std::int64_t>(samples.size()));
     layers.resize(static_cast<std::size_t>(this->layers()));
     for (auto& layer : layers) layer.resize(static_cast<std::size_t>(frames) * Layer::width);
@@ -92,8 +91,7 @@ template <class Model, class B = Cpu<float>> class EncoderFeatures final : publi
     Arena arena(state->prepared.begin());
     state->weights = Net::carve_weights(arena);
     const auto master = Net::template carve_parameters<float const>(state->values.template as<float const>());
-    for (int part = 0; part < Net::prepare_parts; ++part)
-      Net::prepare(backend_, master, state->weights, part);
+    for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(backend_, master, state->weights, part);
     extractor_.configure(master.frontend);
     state_ = std::move(state);
   }
@@ -112,13 +110,11 @@ template <class Model, class B = Cpu<float>> class EncoderFeatures final : publi
     const int offsets[2] = {0, rows}, utterance = 0;
     const Lane<int> lane{offsets, &utterance, &first, 1, rows, rows, nullptr, nullptr, 0, nullptr};
     const std::size_t at = static_cast<std::size_t>(first);
-    Net::encode(backend_, state_->weights, lane,
-                {features_.data() + at * Frontend::features, rows}, activations);
+    Net::encode(backend_, state_->weights, lane, {features_.data() + at * Frontend::features, rows}, activations);
     for (int i = 0; i <= Layer::depth; ++i) {
       const auto hidden = Layer::hidden(i, activations);
       std::copy_n(hidden.begin, static_cast<std::size_t>(rows) * Layer::width,
-                  layers[static_cast<std::size_t>(i)].begin() +
-                      static_cast<std::ptrdiff_t>(at * Layer::width));
+                  layers[static_cast<std::size_t>(i)].begin() + static_cast<std::ptrdiff_t>(at * Layer::width));
     }
   }
 

@@ -24,8 +24,7 @@ class FeatureExtractor {
   /// Writes layers[l] = [frames, width(l)], row by row, for each layer l; all layers have the same
   /// frames. No frames (empty vectors) if the utterance is too short. samples: 16 kHz mono, [-1,
   /// 1].
-  virtual void extract(std::span<float const> samples,
-                       std::vector<std::vector<float>>& layers) const = 0;
+  virtual void extract(std::span<float const> samples, std::vector<std::vector<float>>& layers) const = 0;
   /// Another object that gives the same features and shares nothing that extract() changes.
   virtual std::unique_ptr<FeatureExtractor> clone() const = 0;
 };

@@ -25,20 +25,15 @@ class LogMelFeatures final : public FeatureExtractor {
   int width(int) const override { return Frontend::features; }
   std::string layer_name(int) const override { return "log-mel"; }
 
-  void extract(std::span<float const> samples,
-               std::vector<std::vector<float>>& layers) const override {
+  void extract(std::span<float const> samples, std::vector<std::vector<float>>& layers) const override {
     layers.resize(1);
-    const int frames =
-        static_cast<int>(Frontend::frames(static_cast<std::int64_t>(samples.size())));
+    const int frames = static_cast<int>(Frontend::frames(static_cast<std::int64_t>(samples.size())));
     layers[0].assign(static_cast<std::size_t>(frames) * Frontend::features, 0);
     if (frames == 0) return;
-    extractor_.compute(
-        samples, Matrix<float>{layers[0].data(), frames, Frontend::features, Frontend::features});
+    extractor_.compute(samples, Matrix<float>{layers[0].data(), frames, Frontend::features, Frontend::features});
   }
 
-  std::unique_ptr<FeatureExtractor> clone() const override {
-    return std::make_unique<LogMelFeatures>();
-  }
+  std::unique_ptr<FeatureExtractor> clone() const override { return std::make_unique<LogMelFeatures>(); }
 
  private:
   mutable Frontend::Extractor extractor_{};

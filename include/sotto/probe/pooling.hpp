@@ -33,9 +33,7 @@ inline std::string pooling_name(Pooling pooling) {
 }
 
 /// Length of the pooled vector of frames that are `width` wide. Not for Pooling::best.
-inline int pooled_width(Pooling pooling, int width) {
-  return pooling == Pooling::frames20 ? 20 * width : 2 * width;
-}
+inline int pooled_width(Pooling pooling, int width) { return pooling == Pooling::frames20 ? 20 * width : 2 * width; }
 
 /// Pools frames [T, width], T >= 1, into pooled [pooled_width]. frames20 reads T at 20 positions
 /// evenly spaced from the first frame to the last, by linear interpolation; mean_std writes the

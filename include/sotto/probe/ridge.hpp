@@ -26,8 +26,7 @@ class RidgeClassifier {
   using Weights = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
   /// weights [inputs, classes], bias [classes].
-  RidgeClassifier(Weights weights, Eigen::RowVectorXf bias)
-      : weights_(std::move(weights)), bias_(std::move(bias)) {}
+  RidgeClassifier(Weights weights, Eigen::RowVectorXf bias) : weights_(std::move(weights)), bias_(std::move(bias)) {}
 
   int inputs() const { return static_cast<int>(weights_.rows()); }
   int classes() const { return static_cast<int>(weights_.cols()); }
@@ -35,19 +34,17 @@ class RidgeClassifier {
   /// The class of each row of inputs [rows, inputs()] into predicted [rows].
   /// Throws Error(internal) if the sizes disagree.
   void predict(Matrix<float const> inputs, std::span<int> predicted) const {
-    if (inputs.columns != this->inputs() ||
-        predicted.size() != static_cast<std::size_t>(inputs.rows))
-      throw Error(ErrorCode::internal, "ridge: asked to classify " + std::to_string(inputs.rows) +
-                                           " rows of " + std::to_string(inputs.columns) +
-                                           " inputs into " + std::to_string(predicted.size()) +
-                                           " places; the classifier has " +
+    if (inputs.columns != this->inputs() || predicted.size() != static_cast<std::size_t>(inputs.rows))
+      throw Error(ErrorCode::internal, "ridge: asked to classify " + std::to_string(inputs.rows) + " rows of " +
+                                           std::to_string(inputs.columns) + " inputs into " +
+                                           std::to_string(predicted.size()) + " places; the classifier has " +
                                            std::to_string(this->inputs()) + " inputs");
     constexpr int block = 256;
     Weights scores;
     for (int first = 0; first < inputs.rows; first += block) {
       const int count = std::min(block, inputs.rows - first);
-      const Eigen::Map<Weights const, 0, Eigen::OuterStride<>> rows(
-          inputs.row(first), count, inputs.columns, Eigen::OuterStride<>(inputs.stride));
+      const Eigen::Map<Weights const, 0, Eigen::OuterStride<>> rows(inputs.row(first), count, inputs.columns,
+                                                                    Eigen::OuterStride<>(inputs.stride));
       scores.noalias() = rows * weights_;
       scores.rowwise() += bias_;
       for (int i = 0; i < count; ++i) {
@@ -76,31 +73,28 @@ class Ridge {
   Ridge(Matrix<float const> inputs, std::span<int const> labels, int classes, Executor& executor) {
     const int rows = inputs.rows, width = inputs.columns;
     if (rows < 1 || width < 1 || labels.size() != static_cast<std::size_t>(rows))
-      throw Error(ErrorCode::internal, "ridge: " + std::to_string(rows) + " rows of " +
-                                           std::to_string(width) + " inputs cannot go with " +
-                                           std::to_string(labels.size()) + " labels");
+      throw Error(ErrorCode::internal, "ridge: " + std::to_string(rows) + " rows of " + std::to_string(width) +
+                                           " inputs cannot go with " + std::to_string(labels.size()) + " labels");
     standardise(inputs);
     one_hot(labels, classes);
     dual_ = width > rows;
     if (!dual_) moments_.noalias() = inputs_.transpose() * targets_;
     gram(executor);
     mean_eigenvalue_ = gram_.diagonal().cast<double>().mean();
-    if (!(mean_eigenvalue_ > 0))
-      mean_eigenvalue_ = 1;  // constant inputs: any lambda gives weights of 0
+    if (!(mean_eigenvalue_ > 0)) mean_eigenvalue_ = 1;  // constant inputs: any lambda gives weights of 0
   }
 
   /// The classifier for one strength: lambda = ridge × the mean eigenvalue of the Gram matrix, so
   /// that the same numbers suit any width and any number of rows. ridge > 0. Calls may run at once.
   RidgeClassifier solve(double ridge) const {
     if (!(ridge > 0) || !std::isfinite(ridge))
-      throw Error(ErrorCode::usage, "ridge: the strength must be above 0, and is " +
-                                        std::to_string(ridge) + "; try 0.1");
+      throw Error(ErrorCode::usage,
+                  "ridge: the strength must be above 0, and is " + std::to_string(ridge) + "; try 0.1");
     Eigen::MatrixXd system = gram_.cast<double>();
     system.diagonal().array() += ridge * mean_eigenvalue_;
     const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factor(system);
     if (factor.info() != Eigen::Success)
-      throw Error(ErrorCode::data, "ridge: the features are so nearly alike that strength " +
-                                       std::to_string(ridge) +
+      throw Error(ErrorCode::data, "ridge: the features are so nearly alike that strength " + std::to_string(ridge) +
                                        " leaves no solution; use a larger one");
     RidgeClassifier::Weights weights;
     if (dual_) {
@@ -123,23 +117,20 @@ class Ridge {
 
   void standardise(Matrix<float const> inputs) {
     const int rows = inputs.rows, width = inputs.columns;
-    const Eigen::Map<Rowwise const, 0, Eigen::OuterStride<>> raw(
-        inputs.begin, rows, width, Eigen::OuterStride<>(inputs.stride));
+    const Eigen::Map<Rowwise const, 0, Eigen::OuterStride<>> raw(inputs.begin, rows, width,
+                                                                 Eigen::OuterStride<>(inputs.stride));
     Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(width), square = sum;
     for (int i = 0; i < rows; ++i) sum += raw.row(i).cast<double>();
     sum /= rows;
     for (int i = 0; i < rows; ++i) square += (raw.row(i).cast<double>() - sum).cwiseAbs2();
     if (!sum.allFinite() || !square.allFinite())
-      throw Error(ErrorCode::data,
-                  "ridge: a feature is not a finite number; leave out utterances with NaN samples");
+      throw Error(ErrorCode::data, "ridge: a feature is not a finite number; leave out utterances with NaN samples");
     mean_ = sum.cast<float>();
     scale_.resize(width);
     for (int j = 0; j < width; ++j) {
       const double deviation = std::sqrt(square[j] / rows);
       // A constant input tells nothing; dividing by its rounding noise would make it loud.
-      scale_[j] = deviation > 1e-6 * std::max(1e-6, std::abs(sum[j]))
-                      ? static_cast<float>(1 / deviation)
-                      : 0.f;
+      scale_[j] = deviation > 1e-6 * std::max(1e-6, std::abs(sum[j])) ? static_cast<float>(1 / deviation) : 0.f;
     }
     inputs_.resize(rows, width);
     for (int i = 0; i < rows; ++i) inputs_.row(i) = (raw.row(i) - mean_).cwiseProduct(scale_);
@@ -149,15 +140,14 @@ class Ridge {
     targets_ = Rowwise::Zero(inputs_.rows(), classes);
     for (std::size_t i = 0; i < labels.size(); ++i) {
       if (labels[i] < 0 || labels[i] >= classes)
-        throw Error(ErrorCode::internal, "ridge: label " + std::to_string(labels[i]) +
-                                             " is outside 0.." + std::to_string(classes - 1));
+        throw Error(ErrorCode::internal,
+                    "ridge: label " + std::to_string(labels[i]) + " is outside 0.." + std::to_string(classes - 1));
       targets_(static_cast<Eigen::Index>(i), labels[i]) = 1;
     }
     priors_ = targets_.colwise().mean();
     for (int c = 0; c < classes; ++c)
       if (priors_[c] == 0)
-        throw Error(ErrorCode::data,
-                    "ridge: class " + std::to_string(c) + " has no training example; give it some");
+        throw Error(ErrorCode::data, "ridge: class " + std::to_string(c) + " has no training example; give it some");
     targets_.rowwise() -= priors_;
   }
 

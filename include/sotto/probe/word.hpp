@@ -29,13 +29,11 @@ namespace sotto::probe::inline SOTTO_ABI {
 /// The manifest's splits are used; speakers without one, or in several, are dealt out by the seed
 /// and `notes` says so. Deterministic, whatever the threads. Throws Error(data) where labels,
 /// words, speakers or a split are missing, Error(usage) for options that cannot be.
-inline ProbeResult words(AnySource const& source, FeatureExtractor const& extractor,
-                         WordOptions const& options = {}) {
+inline ProbeResult words(AnySource const& source, FeatureExtractor const& extractor, WordOptions const& options = {}) {
   if (options.ridges.empty() || options.resamples < 1)
-    throw Error(
-        ErrorCode::usage,
-        "words probe: at least one ridge and one resample are needed; leave them out for the "
-        "defaults");
+    throw Error(ErrorCode::usage,
+                "words probe: at least one ridge and one resample are needed; leave them out for the "
+                "defaults");
   std::optional<ThreadPool> pool_of_own;
   Executor& executor = options.executor ? *options.executor : pool_of_own.emplace();
   ProbeResult result;
@@ -50,8 +48,7 @@ inline ProbeResult words(AnySource const& source, FeatureExtractor const& extrac
   std::array<std::vector<LayerScore>, 2> scores;
   for (int first = 0, last = 0; first < extractor.layers(); first = last) {
     for (std::size_t bytes = 0; last < extractor.layers(); ++last) {
-      bytes +=
-          plan.items.size() * sizeof(float) * 22 * static_cast<std::size_t>(extractor.width(last));
+      bytes += plan.items.size() * sizeof(float) * 22 * static_cast<std::size_t>(extractor.width(last));
       if (last > first && bytes > options.memory) break;
     }
     auto pooled = detail::pool_layers(source, extractor, first, last, plan.items, executor);
@@ -61,9 +58,8 @@ inline ProbeResult words(AnySource const& source, FeatureExtractor const& extrac
         auto& features = pooled[p][static_cast<std::size_t>(l - first)];
         const int width = pooled_width(detail::poolings[p], extractor.width(l));
         LayerScore score{l, extractor.layer_name(l), detail::poolings[p]};
-        auto answers = detail::score_layer(
-            plan, {features.data(), static_cast<int>(plan.items.size()), width, width}, options,
-            executor, score);
+        auto answers = detail::score_layer(plan, {features.data(), static_cast<int>(plan.items.size()), width, width},
+                                           options, executor, score);
         features = {};
         scores[p].push_back(score);
         if (best[p] && best[p]->validation >= score.validation) continue;
@@ -79,19 +75,16 @@ inline ProbeResult words(AnySource const& source, FeatureExtractor const& extrac
     result.notes.push_back("one test speaker: the interval cannot say how other voices would do");
   result.frames20 = *best[0];
   result.mean_std = *best[1];
-  const bool means =
-      options.pooling == Pooling::mean_std ||
-      (options.pooling == Pooling::best && result.mean_std.validation > result.frames20.validation);
+  const bool means = options.pooling == Pooling::mean_std ||
+                     (options.pooling == Pooling::best && result.mean_std.validation > result.frames20.validation);
   static_cast<WordScore&>(result) = means ? result.mean_std : result.frames20;
   std::vector<int> examples(plan.classes.size(), 0);
   for (int i = 0; i < plan.utterances[0]; ++i)
     ++examples[static_cast<std::size_t>(plan.truth[static_cast<std::size_t>(i)])];
-  const auto commonest =
-      static_cast<int>(std::max_element(examples.begin(), examples.end()) - examples.begin());
-  const auto tested =
-      std::span<int const>(plan.truth).last(static_cast<std::size_t>(plan.utterances[2]));
-  result.chance = static_cast<double>(std::count(tested.begin(), tested.end(), commonest)) /
-                  static_cast<double>(tested.size());
+  const auto commonest = static_cast<int>(std::max_element(examples.begin(), examples.end()) - examples.begin());
+  const auto tested = std::span<int const>(plan.truth).last(static_cast<std::size_t>(plan.utterances[2]));
+  result.chance =
+      static_cast<double>(std::count(tested.begin(), tested.end(), commonest)) / static_cast<double>(tested.size());
   return result;
 }
 

@@ -43,7 +43,7 @@ struct WordScore : LayerScore {
 struct ProbeResult : WordScore {
   WordScore frames20, mean_std;    ///< both poolings, whatever was asked for
   std::vector<LayerScore> layers;  ///< every layer, first with frames20, then with mean_std
-  double chance = 0;  ///< test accuracy of always answering the commonest training word
+  double chance = 0;               ///< test accuracy of always answering the commonest training word
   int classes = 0;
   int train_utterances = 0, validation_utterances = 0, test_utterances = 0;
   int train_speakers = 0, validation_speakers = 0, test_speakers = 0;

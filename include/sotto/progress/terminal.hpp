@@ -29,8 +29,7 @@ template <class... Values> std::string print(char const* format, Values... value
 
 /// Columns that UTF-8 text takes: continuation bytes take none.
 inline int columns(std::string_view text) {
-  return static_cast<int>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
 }  // namespace sotto::progress::detail::inline SOTTO_ABI
@@ -44,10 +43,9 @@ inline std::string step_text(Step const& step, std::optional<HeldOut> const& hel
     std::string text;
     int importance;
   };
-  std::vector<Part> parts{
-      {detail::print("%5.1f %%", 100 * step.fraction), 10},
-      {detail::print("step %llu", static_cast<unsigned long long>(step.step)), 6},
-      {detail::print("loss %.3f", step.loss), 9}};
+  std::vector<Part> parts{{detail::print("%5.1f %%", 100 * step.fraction), 10},
+                          {detail::print("step %llu", static_cast<unsigned long long>(step.step)), 6},
+                          {detail::print("loss %.3f", step.loss), 9}};
   if (held_out) parts.push_back({detail::print("held-out %.3f", held_out->loss), 7});
   parts.push_back({detail::print("accuracy %.1f %%", 100 * step.masked_accuracy), 5});
   parts.push_back({detail::print("rate %.1e", step.learning_rate), 1});
@@ -59,9 +57,8 @@ inline std::string step_text(Step const& step, std::optional<HeldOut> const& hel
     std::string line;
     for (auto const& part : parts) line += (line.empty() ? "" : "  ") + part.text;
     if (parts.size() == 1 || detail::columns(line) <= width) return line;
-    parts.erase(std::min_element(parts.begin(), parts.end(), [](Part const& a, Part const& b) {
-      return a.importance < b.importance;
-    }));
+    parts.erase(std::min_element(parts.begin(), parts.end(),
+                                 [](Part const& a, Part const& b) { return a.importance < b.importance; }));
   }
 }
 
@@ -70,8 +67,7 @@ inline std::string step_text(Step const& step, std::optional<HeldOut> const& hel
 class Terminal {
  public:
   /// `to` must outlive the object. columns 0: as wide as the terminal.
-  explicit Terminal(std::FILE* to, int columns = 0)
-      : to_(to), columns_(columns), live_(is_terminal(to)) {}
+  explicit Terminal(std::FILE* to, int columns = 0) : to_(to), columns_(columns), live_(is_terminal(to)) {}
   Terminal(Terminal const&) = delete;
   Terminal& operator=(Terminal const&) = delete;
   ~Terminal() { close(); }
@@ -116,13 +112,11 @@ class Terminal {
     if (step.held_out) held_out_ = step.held_out;
     if (step.warning != warning_) {
       warning_ = step.warning;
-      if (!warning_.empty())
-        say("warning at step " + std::to_string(step.step) + ": " + warning_);
+      if (!warning_.empty()) say("warning at step " + std::to_string(step.step) + ": " + warning_);
     }
     const bool last = step.fraction >= 1;
     if (live_ ? !due() && !last
-              : !last && !first_ && step.fraction < shown_fraction_ + .02 &&
-                    step.seconds < shown_seconds_ + 10)
+              : !last && !first_ && step.fraction < shown_fraction_ + .02 && step.seconds < shown_seconds_ + 10)
       return;
     Step shown = step;
     shown.loss = sum_.loss / summed_;

@@ -16,11 +16,9 @@ inline std::string format_fixed(double value, int digits) {
   if (!std::isfinite(value)) return "n/a";
   std::array<char, 400> text;
   if (value == 0) value = 0;  // no "-0"
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
-                                 std::chars_format::fixed, digits);
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, digits);
   std::string result(text.data(), end.ptr);
-  if (result.find_first_of("123456789") == std::string::npos && result[0] == '-')
-    result.erase(0, 1);
+  if (result.find_first_of("123456789") == std::string::npos && result[0] == '-') result.erase(0, 1);
   return result;
 }
 
@@ -46,14 +44,8 @@ struct SiPrefix {
 /// The prefix that leaves value between 1 and 1000; none below 1000 and beyond what the letters
 /// reach.
 inline SiPrefix si_prefix(double value) {
-  constexpr std::array<SiPrefix, 8> prefixes{{{1e21, "Z"},
-                                              {1e18, "E"},
-                                              {1e15, "P"},
-                                              {1e12, "T"},
-                                              {1e9, "G"},
-                                              {1e6, "M"},
-                                              {1e3, "k"},
-                                              {1, ""}}};
+  constexpr std::array<SiPrefix, 8> prefixes{
+      {{1e21, "Z"}, {1e18, "E"}, {1e15, "P"}, {1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}, {1, ""}}};
   for (auto const& prefix : prefixes)
     if (std::abs(value) >= prefix.factor * (1 - 1e-9)) return prefix;
   return {1, ""};
@@ -73,9 +65,7 @@ inline std::string format_duration(double seconds) {
   if (!std::isfinite(seconds)) return "n/a";
   if (seconds < 0) return std::string("-").append(format_duration(-seconds));
   if (seconds < 9.95) return format_significant(seconds, 2) + " s";
-  const auto two = [](long long n) {
-    return std::string(n < 10 ? "0" : "").append(std::to_string(n));
-  };
+  const auto two = [](long long n) { return std::string(n < 10 ? "0" : "").append(std::to_string(n)); };
   if (seconds > 1e15) return "n/a";
   long long whole = std::llround(seconds);
   if (whole < 60) return std::to_string(whole) + " s";

@@ -32,8 +32,7 @@ class Report {
   void facts(std::vector<std::pair<std::string, std::string>> const& facts) {
     std::string html = "<dl>";
     for (auto const& [name, value] : facts)
-      html +=
-          "<div><dt>" + detail::escape(name) + "</dt><dd>" + detail::escape(value) + "</dd></div>";
+      html += "<div><dt>" + detail::escape(name) + "</dt><dd>" + detail::escape(value) + "</dd></div>";
     add(html + "</dl>");
   }
 
@@ -42,22 +41,20 @@ class Report {
 
   /// A table whose first column names the rows. Columns of numbers are set flush right. Throws
   /// Error(usage) if a row has not as many cells as there are columns.
-  void table(std::vector<std::string> const& columns,
-             std::vector<std::vector<std::string>> const& rows, std::string const& caption = {}) {
+  void table(std::vector<std::string> const& columns, std::vector<std::vector<std::string>> const& rows,
+             std::string const& caption = {}) {
     for (auto const& row : rows)
       if (row.size() != columns.size())
         throw Error(ErrorCode::usage, "report: a row of the table \"" + caption + "\" has " +
-                                          std::to_string(row.size()) + " cells for " +
-                                          std::to_string(columns.size()) + " columns");
+                                          std::to_string(row.size()) + " cells for " + std::to_string(columns.size()) +
+                                          " columns");
     std::vector<bool> numbers;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       bool all = c > 0 && !rows.empty();
       for (auto const& row : rows) all = all && is_number(row[c]);
       numbers.push_back(all);
     }
-    const auto align = [&](std::size_t c) {
-      return std::string(numbers[c] ? " class=\"number\"" : "");
-    };
+    const auto align = [&](std::size_t c) { return std::string(numbers[c] ? " class=\"number\"" : ""); };
     std::string html = "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"" +
                        detail::escape(caption.empty() ? "table" : caption) + "\"><table>";
     if (!caption.empty()) html += "<caption>" + detail::escape(caption) + "</caption>";

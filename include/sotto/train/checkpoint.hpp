@@ -52,8 +52,10 @@ class Checkpoint {
     if (at == checkpoint.file_.metadata().end() || !at->second.starts_with("sotto "))
       throw Error(ErrorCode::checkpoint, "this safetensors file is not a checkpoint of sotto", path);
     if (at->second != format)
-      throw Error(ErrorCode::checkpoint, "this checkpoint has format '" + at->second + "' and this sotto reads '" +
-                                             format + "'; use the version that wrote it", path);
+      throw Error(ErrorCode::checkpoint,
+                  "this checkpoint has format '" + at->second + "' and this sotto reads '" + format +
+                      "'; use the version that wrote it",
+                  path);
     return checkpoint;
   }
 
@@ -99,8 +101,10 @@ class Checkpoint {
   void read(std::string const& name, std::size_t n, float* to) const {
     const auto values = file_.floats(name);
     if (values.size() != n)
-      throw Error(ErrorCode::checkpoint, "tensor '" + name + "' has " + std::to_string(values.size()) +
-                                             " numbers where " + std::to_string(n) + " belong", path_);
+      throw Error(ErrorCode::checkpoint,
+                  "tensor '" + name + "' has " + std::to_string(values.size()) + " numbers where " + std::to_string(n) +
+                      " belong",
+                  path_);
     std::copy(values.begin(), values.end(), to);
   }
   std::vector<float> floats(std::string const& name) const { return file_.floats(name); }

@@ -24,8 +24,8 @@ struct Division {
 
   /// frames(i): frames of utterance i; crop: most frames of one crop.
   template <class Frames>
-  SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test, std::uint64_t seed,
-                     int crop, Frames&& frames) {
+  SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test,
+                                std::uint64_t seed, int crop, Frames&& frames) {
     Division division;
     std::map<std::string, bool, std::less<>> held;  // by speaker: a function of the name, so that more data move nobody
     for (std::size_t i = 0; i < source.size(); ++i) {
@@ -41,7 +41,8 @@ struct Division {
           Fingerprint hash;
           hash.add(speaker);
           at = held.emplace(std::string(speaker),
-                            Random(seed, Purpose::held_out, 1, hash.value()).uniform() < options.speakers).first;
+                            Random(seed, Purpose::held_out, 1, hash.value()).uniform() < options.speakers)
+                   .first;
         }
         out = at->second;
       }

@@ -208,7 +208,8 @@ template <class Model, class B> class Engine {
         if constexpr (classes > 0) result.measures.histogram = worker.histogram.data();
         Net::forward(worker.backend, weights_, lane, noise, options, scope, x, activations, result.measures);
         if (spread != nullptr) worker.backend.spread(activations.encoder.output, result.spread);
-        if (with_gradients) Net::backward(worker.backend, weights_, gradients, lane, noise, options, scope, x, activations);
+        if (with_gradients)
+          Net::backward(worker.backend, weights_, gradients, lane, noise, options, scope, x, activations);
       }
       std::lock_guard lock(mutex_);  // counts: exact in any order
       for (std::size_t c = 0; c < worker.histogram.size(); ++c) histogram[c] += worker.histogram[c];

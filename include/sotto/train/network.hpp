@@ -68,24 +68,25 @@ template <class Model, Backend B> struct Network {
   }
 
   /// Batch statistics of objectives that have them: adds this lane's to sums [Statistics::size].
-  static void observe(B& b, Weights const& w, Lane<Index> const& lane, Rows<E const, features> x, typename B::Sum* sums)
-    requires(Statistics::size > 0)
-  {
+  static void observe(B& b, Weights const& w, Lane<Index> const& lane, Rows<E const, features> x,
+                      typename B::Sum* sums) requires(Statistics::size > 0) {
     Head::observe(b, w.head, lane, x, sums);
   }
   /// Loss of a lane; its activations are left for backward.
   SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
-                      typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
-                      Activations& a, Measures<typename B::Sum>& measures) {
+                                     typename Objective::Options const& options,
+                                     BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
+                                     Activations& a, Measures<typename B::Sum>& measures) {
     EncoderLayer::project(b, w.encoder, lane, noise, x, a.encoder);
     Head::corrupt(b, w.head, lane, a.encoder.projected);
     EncoderLayer::forward(b, w.encoder, lane, noise, a.encoder);
     Head::forward(b, w.head, lane, options, scope, x, a.encoder.output, a.head, measures);
   }
   /// Adds the gradients of a lane whose forward() came just before.
-  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Noise const& noise,
-                       typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope,
-                       Rows<E const, features> x, Activations& a) {
+  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane,
+                                      Noise const& noise, typename Objective::Options const& options,
+                                      BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
+                                      Activations& a) {
     Head::backward(b, w.head, g.objective, lane, options, scope, x, a.encoder.output, a.head, a.encoder.d);
     EncoderLayer::backward(b, w.encoder, g.encoder, lane, noise, a.encoder);
     Head::corrupt_back(b, g.objective, lane, a.encoder.d);

@@ -22,8 +22,8 @@
 namespace sotto::inline SOTTO_ABI {
 
 struct BatchOptions {
-  int rows = 8000;       ///< 20 ms frames of an optimiser step: 160 s of audio
-  int lane_rows = 1000;  ///< rows that go through the network together, at most (or the longest crop)
+  int rows = 8000;                        ///< 20 ms frames of an optimiser step: 160 s of audio
+  int lane_rows = 1000;                   ///< rows that go through the network together, at most (or the longest crop)
   std::chrono::milliseconds crop{15600};  ///< longest piece of an utterance
 };
 
@@ -35,9 +35,9 @@ struct HeldOutOptions {
 };
 
 struct CheckpointOptions {
-  std::filesystem::path directory;      ///< empty: nothing is written
-  std::chrono::seconds every{300};      ///< wall clock between saves; a run also saves when it ends or is stopped
-  bool resume = false;                  ///< go on from the checkpoint in `directory`; it must have been of this run
+  std::filesystem::path directory;  ///< empty: nothing is written
+  std::chrono::seconds every{300};  ///< wall clock between saves; a run also saves when it ends or is stopped
+  bool resume = false;              ///< go on from the checkpoint in `directory`; it must have been of this run
 };
 
 /// Options of a Pretrainer<Model>.
@@ -146,4 +146,3 @@ template <class Model, class F> void visit_options(PretrainerOptions<Model>& o, 
 }
 
 }  // namespace sotto::detail::inline SOTTO_ABI
-

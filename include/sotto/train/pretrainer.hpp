@@ -31,7 +31,8 @@ template <class Model, class B> class PretrainerBody {
   using Net = Network<Model, B>;
   using Clock = std::chrono::steady_clock;
 
-  SOTTO_COLD PretrainerBody(AnySource source, Options options) : source_(std::move(source)), options_(std::move(options)) {
+  SOTTO_COLD PretrainerBody(AnySource source, Options options)
+      : source_(std::move(source)), options_(std::move(options)) {
     if (options_.executor == nullptr) {
       own_pool_ = std::make_unique<ThreadPool>(options_.threads);
       options_.executor = own_pool_.get();
@@ -50,8 +51,8 @@ template <class Model, class B> class PretrainerBody {
     make_sampler(longest);
     batcher_ = std::make_unique<Batcher<Model>>(source_, targets_, options_);
     for (Crop const& c : division_.evaluated) longest = std::max(longest, c.frames);
-    const Capacity capacity{batcher_->packing().most_rows(std::max(options_.batch.rows, options_.held_out.rows), longest),
-                            longest};
+    const Capacity capacity{
+        batcher_->packing().most_rows(std::max(options_.batch.rows, options_.held_out.rows), longest), longest};
     batcher_->reserve(capacity.rows, std::max(options_.batch.rows, options_.held_out.rows));
     engine_ = std::make_unique<Engine<Model, B>>(*options_.executor, capacity, options_.slots);
     if (checkpoint) {
@@ -221,8 +222,9 @@ template <class Model, class B> class PretrainerBody {
                      (at == stored.end() ? "unknown" : at->second) + " and is " + value;
     }
     if (!differences.empty())
-      throw Error(ErrorCode::checkpoint, "the run was begun with other options: " + differences +
-                                             "; resume it with the ones it began with", checkpoint.path());
+      throw Error(ErrorCode::checkpoint,
+                  "the run was begun with other options: " + differences + "; resume it with the ones it began with",
+                  checkpoint.path());
     return checkpoint;
   }
   template <class F> SOTTO_COLD void visit_state(F& f) {
@@ -276,8 +278,8 @@ template <class Model, class B> class PretrainerBody {
     std::vector<std::int32_t> frames;
     for (const std::uint32_t i : division_.train) frames.push_back(Model::Frontend::frames(source_.samples(i)));
     sampler_ = std::make_unique<Sampler>(
-        division_.train, frames,
-        SamplerOptions{.rows = options_.batch.rows, .crop = crop, .hop = Model::Frontend::hop}, options_.seed);
+        division_.train, frames, SamplerOptions{.rows = options_.batch.rows, .crop = crop, .hop = Model::Frontend::hop},
+        options_.seed);
   }
   SOTTO_COLD void start_prefetch() {
     Sampler::Plan plan;
@@ -297,8 +299,7 @@ template <class Model, class B> class PretrainerBody {
   }
   /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times the time that is left.
   SOTTO_COLD void set_budget() {
-    if (options_.budget.kind() == Budget::Kind::flops)
-      budget_ = {static_cast<std::uint64_t>(options_.budget.amount())};
+    if (options_.budget.kind() == Budget::Kind::flops) budget_ = {static_cast<std::uint64_t>(options_.budget.amount())};
     if (options_.budget.kind() == Budget::Kind::wall && budget_.count == 0) {
       if (options_.on_preparation) options_.on_preparation({Preparation::Phase::calibration, 0});
       Sampler::Plan plan;
@@ -318,14 +319,18 @@ template <class Model, class B> class PretrainerBody {
       if (options_.on_preparation) options_.on_preparation({Preparation::Phase::calibration, 1});
     }
     if (steps_ == 0 && budget_.count > 0 && spent_ >= budget_)
-      throw Error(ErrorCode::usage, "the budget of " + std::to_string(budget_.count) + " FLOPs is spent by the labels, which cost " +
+      throw Error(ErrorCode::usage, "the budget of " + std::to_string(budget_.count) +
+                                        " FLOPs is spent by the labels, which cost " +
                                         std::to_string(label_cost_.count) + "; raise it, or lower objective.targets");
   }
   double fraction(Flops spent, std::uint64_t steps, double audio_seconds) const {
     switch (options_.budget.kind()) {
-      case Budget::Kind::updates: return static_cast<double>(steps) / options_.budget.amount();
-      case Budget::Kind::audio: return audio_seconds / options_.budget.amount();
-      default: return std::min(1., spent / budget_);
+      case Budget::Kind::updates:
+        return static_cast<double>(steps) / options_.budget.amount();
+      case Budget::Kind::audio:
+        return audio_seconds / options_.budget.amount();
+      default:
+        return std::min(1., spent / budget_);
     }
   }
   /// Whether the budget still pays for a step. A run that cannot pay for its first says so.
@@ -348,7 +353,8 @@ template <class Model, class B> class PretrainerBody {
     outcome_ = outcome;
     reason_ = std::move(reason);
     // a run that goes on must not tell it apart from one that never stopped, so only the end is measured, and once
-    const bool measured = !history_.held_out().empty() && history_.held_out().back().step == static_cast<double>(steps_);
+    const bool measured =
+        !history_.held_out().empty() && history_.held_out().back().step == static_cast<double>(steps_);
     if (outcome == Outcome::budget_spent && has_held_out() && !measured) history_.add(evaluate(), spent_, steps_);
     if (outcome != Outcome::diverged && !options_.checkpoint.directory.empty()) save();
     return std::nullopt;
@@ -383,7 +389,8 @@ template <class Model, class B> class PretrainerBody {
       if (step.fraction > .1 && step.code_perplexity < 2 && step.target_perplexity > 4)
         return "the predictions have collapsed to one code: lower the learning rate";
     }
-    if (step.held_out && step.held_out->spread < 1e-3) return "the features are constant over time: the encoder has collapsed";
+    if (step.held_out && step.held_out->spread < 1e-3)
+      return "the features are constant over time: the encoder has collapsed";
     return {};
   }
   static double seconds_since(Clock::time_point then) {

@@ -19,10 +19,8 @@ namespace sotto::cpu::detail::inline SOTTO_ABI {
 inline constexpr float hidden_score = -1e30f, least_top = -1e29f;
 
 // Columns [begin, end) of a tile that begins at key `first` are inside the query's span.
-template <class Policy>
-SOTTO_ALWAYS_INLINE attention::Range columns_of(int query, int first, int columns) {
-  const int begin = query - Policy::span.before - first,
-            end = query + Policy::span.after + 1 - first;
+template <class Policy> SOTTO_ALWAYS_INLINE attention::Range columns_of(int query, int first, int columns) {
+  const int begin = query - Policy::span.before - first, end = query + Policy::span.after + 1 - first;
   return {std::clamp(begin, 0, columns), std::clamp(end, 0, columns)};
 }
 
@@ -45,22 +43,20 @@ struct AttentionHead {
 // What becomes of one row of raw scores.
 template <class Policy>
 SOTTO_ALWAYS_INLINE void score_row(int head, int query, int first, attention::Range inside,
-                                   float const* __restrict table, float gate,
-                                   float* __restrict row) {
+                                   float const* __restrict table, float gate, float* __restrict row) {
   for (int j = inside.begin; j < inside.end; ++j) {
     const attention::Pair at{head, query, first + j};
     if constexpr (attention::always_visible<Policy>) {
       row[j] = attention::scored<Policy>(row[j], at, table, gate);
     } else {
-      row[j] =
-          Policy::visible(at) ? attention::scored<Policy>(row[j], at, table, gate) : hidden_score;
+      row[j] = Policy::visible(at) ? attention::scored<Policy>(row[j], at, table, gate) : hidden_score;
     }
   }
 }
 
 template <class Policy, int HeadWidth>
-SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrdiff_t out_stride,
-                                   float* log_sum, std::ptrdiff_t log_stride) {
+SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrdiff_t out_stride, float* log_sum,
+                                   std::ptrdiff_t log_stride) {
   constexpr int padded = ceil_to(HeadWidth, lanes), tile = tile_queries * tile_keys;
   const int rows = ceil_to(h.length, panel_keys);
   float* const values = h.scratch;
@@ -75,13 +71,12 @@ SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrd
 
   for (int q0 = 0; q0 < h.length; q0 += tile_queries) {
     const int count = std::min(tile_queries, h.length - q0);
-    pack_rows<HeadWidth, padded>(h.q + q0 * h.stride, h.stride, count, h.scale, tile_queries,
-                                 queries);
+    pack_rows<HeadWidth, padded>(h.q + q0 * h.stride, h.stride, count, h.scale, tile_queries, queries);
     const auto keys = attention::keys_of(Policy::span, q0, q0 + count, h.length);
     const int begin = keys.begin / panel_keys * panel_keys;
     for (int first = begin, t = 0; first < keys.end; first += tile_keys, ++t)
-      tile_scores<HeadWidth, padded>(count, std::min(tile_keys, keys.end - first), queries,
-                                     panels + first * HeadWidth, scores + t * tile);
+      tile_scores<HeadWidth, padded>(count, std::min(tile_keys, keys.end - first), queries, panels + first * HeadWidth,
+                                     scores + t * tile);
 
     float inverse[tile_queries];
     for (int i = 0; i < count; ++i) {
@@ -114,21 +109,18 @@ SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrd
 
     for (int c = 0; c < tile_queries * padded; ++c) context[c] = 0;
     for (int first = begin, t = 0; first < keys.end; first += tile_keys, ++t)
-      tile_times_rows<tile_keys, 1, padded>(count, std::min(tile_keys, keys.end - first),
-                                            scores + t * tile, values + first * padded, context);
+      tile_times_rows<tile_keys, 1, padded>(count, std::min(tile_keys, keys.end - first), scores + t * tile,
+                                            values + first * padded, context);
     for (int i = 0; i < count; ++i)
-      for (int c = 0; c < HeadWidth; ++c)
-        out[(q0 + i) * out_stride + c] = context[i * padded + c] * inverse[i];
+      for (int c = 0; c < HeadWidth; ++c) out[(q0 + i) * out_stride + c] = context[i * padded + c] * inverse[i];
   }
 }
 
 template <class Policy, int HeadWidth>
-SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out,
-                                        float const* d_out, std::ptrdiff_t out_stride,
-                                        float const* log_sum, std::ptrdiff_t log_stride, float* dq,
-                                        float* dk, float* dv, std::ptrdiff_t d_stride,
-                                        float* d_table, float* d_gates,
-                                        std::ptrdiff_t d_gate_stride) {
+SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out, float const* d_out,
+                                        std::ptrdiff_t out_stride, float const* log_sum, std::ptrdiff_t log_stride,
+                                        float* dq, float* dk, float* dv, std::ptrdiff_t d_stride, float* d_table,
+                                        float* d_gates, std::ptrdiff_t d_gate_stride) {
   constexpr int padded = ceil_to(HeadWidth, lanes), tile = tile_queries * tile_keys;
   constexpr bool plain = attention::plain_score<Policy> && attention::always_visible<Policy>;
   const int rows = ceil_to(h.length, panel_keys), rows_of_sums = rows + tile_keys;
@@ -151,13 +143,10 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
 
   for (int q0 = 0; q0 < h.length; q0 += tile_queries) {
     const int count = std::min(tile_queries, h.length - q0);
-    pack_rows<HeadWidth, padded>(h.q + q0 * h.stride, h.stride, count, h.scale, tile_queries,
-                                 queries);
-    pack_rows<HeadWidth, padded>(d_out + q0 * out_stride, out_stride, count, 1, tile_queries,
-                                 d_context);
+    pack_rows<HeadWidth, padded>(h.q + q0 * h.stride, h.stride, count, h.scale, tile_queries, queries);
+    pack_rows<HeadWidth, padded>(d_out + q0 * out_stride, out_stride, count, 1, tile_queries, d_context);
     for (int c = 0; c < tile_queries * padded; ++c) d_queries[c] = 0;
-    float along[tile_queries],
-        d_gate[tile_queries]{};  // along: sum over keys of p dp, which is d_out . out
+    float along[tile_queries], d_gate[tile_queries]{};  // along: sum over keys of p dp, which is d_out . out
     for (int i = 0; i < count; ++i) {
       float const* const row = out + (q0 + i) * out_stride;
       float sum = 0;
@@ -168,8 +157,7 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
     for (int first = range.begin / panel_keys * panel_keys; first < range.end; first += tile_keys) {
       const int columns = std::min(tile_keys, range.end - first), end = ceil_to(columns, lanes);
       tile_scores<HeadWidth, padded>(count, columns, queries, key_panels + first * HeadWidth, p);
-      tile_scores<HeadWidth, padded>(count, columns, d_context, value_panels + first * HeadWidth,
-                                     ds);
+      tile_scores<HeadWidth, padded>(count, columns, d_context, value_panels + first * HeadWidth, ds);
       for (int i = 0; i < count; ++i) {
         const int query = q0 + i;
         float* const __restrict p_row = p + i * tile_keys;
@@ -216,10 +204,8 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
             for (int j = inside.begin; j < inside.end; ++j) d_gate[i] += ds_row[j] * by_gate[j];
           if (d_table != nullptr)
             for (int e = 0; e < Policy::reads; ++e)
-              for (int j = inside.begin; j < inside.end; ++j)
-                d_table[entry[e][j]] += ds_row[j] * by_entry[e][j];
-          for (int j = 0; j < end; j += lanes)
-            store(ds_row + j, load(ds_row + j) * load(by_raw + j));
+              for (int j = inside.begin; j < inside.end; ++j) d_table[entry[e][j]] += ds_row[j] * by_entry[e][j];
+          for (int j = 0; j < end; j += lanes) store(ds_row + j, load(ds_row + j) * load(by_raw + j));
         }
         // Rows of dk and dv are computed in the micro-kernel's step: what it reads beyond the keys
         // must add nothing.
@@ -229,12 +215,10 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
       }
       tile_times_rows<tile_keys, 1, padded>(count, columns, ds, keys + first * padded, d_queries);
       tile_times_rows<1, tile_keys, padded>(columns, count, ds, queries, d_keys + first * padded);
-      tile_times_rows<1, tile_keys, padded>(columns, count, p, d_context,
-                                            d_values + first * padded);
+      tile_times_rows<1, tile_keys, padded>(columns, count, p, d_context, d_values + first * padded);
     }
     for (int i = 0; i < count; ++i) {
-      for (int c = 0; c < HeadWidth; ++c)
-        dq[(q0 + i) * d_stride + c] = d_queries[i * padded + c] * h.scale;
+      for (int c = 0; c < HeadWidth; ++c) dq[(q0 + i) * d_stride + c] = d_queries[i * padded + c] * h.scale;
       if constexpr (Policy::gates > 0) d_gates[(q0 + i) * d_gate_stride] = d_gate[i];
     }
   }
@@ -251,15 +235,12 @@ namespace sotto::cpu::inline SOTTO_ABI {
 
 /// Floats that attention() and attention_back() need as scratch for sequences of up to
 /// `longest` rows.
-template <int HeadWidth>
-constexpr std::size_t attention_scratch(int longest) {
+template <int HeadWidth> constexpr std::size_t attention_scratch(int longest) {
   const std::size_t padded = detail::ceil_to(HeadWidth, lanes),
-                    rows = static_cast<std::size_t>(detail::ceil_to(longest, detail::tile_keys) +
-                                                    detail::tile_keys),
+                    rows = static_cast<std::size_t>(detail::ceil_to(longest, detail::tile_keys) + detail::tile_keys),
                     block = detail::tile_queries;
   const std::size_t forward = rows * (padded + HeadWidth) + block * (2 * padded + rows);
-  const std::size_t backward =
-      rows * (3 * padded + 2 * HeadWidth) + block * (3 * padded + 2 * detail::tile_keys);
+  const std::size_t backward = rows * (3 * padded + 2 * HeadWidth) + block * (3 * padded + 2 * detail::tile_keys);
   return std::max(forward, backward);
 }
 
@@ -271,9 +252,8 @@ constexpr std::size_t attention_scratch(int longest) {
 /// logarithm of the softmax's denominator (0 where a query sees no key). scratch:
 /// [attention_scratch<HeadWidth>(lane.longest)], at a multiple of 64 bytes.
 template <class Policy, int HeadWidth>
-void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv,
-               float const* table, Matrix<float const> gates, Matrix<float> out,
-               Matrix<float> log_sum, float* scratch) {
+void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv, float const* table,
+               Matrix<float const> gates, Matrix<float> out, Matrix<float> log_sum, float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
@@ -290,8 +270,8 @@ void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const
                                       qkv.stride,
                                       gates.stride,
                                       scratch};
-      detail::attention_head<Policy, HeadWidth>(one, out.row(first) + h * HeadWidth, out.stride,
-                                                log_sum.row(first) + h, log_sum.stride);
+      detail::attention_head<Policy, HeadWidth>(one, out.row(first) + h * HeadWidth, out.stride, log_sum.row(first) + h,
+                                                log_sum.stride);
     }
 }
 
@@ -299,10 +279,10 @@ void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const
 /// [Policy::table(heads)], added to, or null. d_gates: [rows, heads], overwritten, or {} if Policy
 /// has none. Sums run in a fixed order.
 template <class Policy, int HeadWidth>
-void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv,
-                    float const* table, Matrix<float const> gates, Matrix<float const> out,
-                    Matrix<float const> d_out, Matrix<float const> log_sum, Matrix<float> d_qkv,
-                    float* d_table, Matrix<float> d_gates, float* scratch) {
+void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv, float const* table,
+                    Matrix<float const> gates, Matrix<float const> out, Matrix<float const> d_out,
+                    Matrix<float const> log_sum, Matrix<float> d_qkv, float* d_table, Matrix<float> d_gates,
+                    float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
@@ -321,9 +301,8 @@ void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float 
                                       gates.stride,
                                       scratch};
       detail::attention_head_back<Policy, HeadWidth>(
-          one, out.row(first) + h * HeadWidth, d_out.row(first) + h * HeadWidth, out.stride,
-          log_sum.row(first) + h, log_sum.stride, dq, dq + heads * HeadWidth,
-          dq + 2 * heads * HeadWidth, d_qkv.stride, d_table,
+          one, out.row(first) + h * HeadWidth, d_out.row(first) + h * HeadWidth, out.stride, log_sum.row(first) + h,
+          log_sum.stride, dq, dq + heads * HeadWidth, dq + 2 * heads * HeadWidth, d_qkv.stride, d_table,
           Policy::gates > 0 ? d_gates.row(first) + h : nullptr, d_gates.stride);
     }
 }
@@ -332,8 +311,7 @@ void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float 
 
 namespace sotto::cpu::detail::inline SOTTO_ABI {
 template <class Policy, int HeadWidth>
-SOTTO_ALWAYS_INLINE void raw_gates(float const* x, Matrix<float const> weight,
-                                   Array<float const> bias, float* raw) {
+SOTTO_ALWAYS_INLINE void raw_gates(float const* x, Matrix<float const> weight, Array<float const> bias, float* raw) {
   for (int g = 0; g < Policy::gates; ++g) {
     float sum = bias.begin[g];
     for (int c = 0; c < HeadWidth; ++c) sum += x[c] * weight.row(g)[c];
@@ -360,10 +338,9 @@ void attention_gates(Matrix<float const> x, Matrix<float const> weight, Array<fl
 
 /// Backward of attention_gates(); everything is added to: dx, d_weight, d_bias, d_constant.
 template <class Policy, int HeadWidth>
-void attention_gates_back(Matrix<float const> x, Matrix<float const> weight,
-                          Array<float const> bias, Array<float const> constant,
-                          Matrix<float const> d_gates, Matrix<float> dx, Matrix<float> d_weight,
-                          Array<float> d_bias, Array<float> d_constant) {
+void attention_gates_back(Matrix<float const> x, Matrix<float const> weight, Array<float const> bias,
+                          Array<float const> constant, Matrix<float const> d_gates, Matrix<float> dx,
+                          Matrix<float> d_weight, Array<float> d_bias, Array<float> d_constant) {
   for (int i = 0; i < x.rows; ++i)
     for (int h = 0; h < d_gates.columns; ++h) {
       float const* const slice = x.row(i) + h * HeadWidth;

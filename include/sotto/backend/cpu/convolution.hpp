@@ -37,12 +37,8 @@ struct GroupedConvolution {
   }
   constexpr int rows_of_panels() const { return (taps + together() - 1) * channels(); }
   /// Floats of one group's panels, in one direction.
-  constexpr std::size_t group_size() const {
-    return panels_size(rows_of_panels(), together() * channels());
-  }
-  constexpr std::size_t panels_floats() const {
-    return 2 * static_cast<std::size_t>(groups) * group_size();
-  }
+  constexpr std::size_t group_size() const { return panels_size(rows_of_panels(), together() * channels()); }
+  constexpr std::size_t panels_floats() const { return 2 * static_cast<std::size_t>(groups) * group_size(); }
 };
 
 }  // namespace sotto::cpu::inline SOTTO_ABI
@@ -51,11 +47,9 @@ namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 /// Block Toeplitz weights of one group, [rows_of_panels, together * channels], into panels. tap(o,
 /// i, k): the weight.
-template <class Tap>
-void pack_group(GroupedConvolution const& s, Tap&& tap, float* dense, float* to) {
+template <class Tap> void pack_group(GroupedConvolution const& s, Tap&& tap, float* dense, float* to) {
   const int c = s.channels(), together = s.together(), n = together * c;
-  std::fill_n(dense, static_cast<std::size_t>(s.rows_of_panels()) * static_cast<std::size_t>(n),
-              0.f);
+  std::fill_n(dense, static_cast<std::size_t>(s.rows_of_panels()) * static_cast<std::size_t>(n), 0.f);
   for (int u = 0; u < together; ++u)
     for (int k = 0; k < s.taps; ++k)
       for (int i = 0; i < c; ++i)
@@ -75,18 +69,15 @@ inline void pad_group(Matrix<float const> x, int channel, int c, int left, int f
   std::fill_n(to, static_cast<std::size_t>(left) * static_cast<std::size_t>(c), 0.f);
   to += left * c;
   for (int t = 0; t < x.rows; ++t, to += c) copy_channels(x.row(t) + channel, c, to);
-  std::fill_n(to, static_cast<std::size_t>(frames - left - x.rows) * static_cast<std::size_t>(c),
-              0.f);
+  std::fill_n(to, static_cast<std::size_t>(frames - left - x.rows) * static_cast<std::size_t>(c), 0.f);
 }
 
 /// y = convolution of x with one direction's panels; bias [width] or none.
-inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> x,
-                     float const* panels, int left, float const* bias, Matrix<float> y,
-                     Workspace& workspace) {
+inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> x, float const* panels,
+                     int left, float const* bias, Matrix<float> y, Workspace& workspace) {
   const int c = s.channels(), together = s.together(), n = together * c;
   const int most = (lane.longest + together - 1) / together;
-  const auto padded =
-      static_cast<std::size_t>(most * together + s.taps) * static_cast<std::size_t>(c);
+  const auto padded = static_cast<std::size_t>(most * together + s.taps) * static_cast<std::size_t>(c);
   const auto outs = static_cast<std::size_t>(most) * static_cast<std::size_t>(n);
   float* const window = workspace.take(padded + outs + static_cast<std::size_t>(n));
   float* const out = window + padded;
@@ -97,14 +88,12 @@ inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<
       for (int u = 0; u < together; ++u) copy_channels(bias + g * c, c, biases + u * c);
       epilogue.bias = biases;
     }
-    const Panels packed{panels + static_cast<std::size_t>(g) * s.group_size(), s.rows_of_panels(),
-                        n};
+    const Panels packed{panels + static_cast<std::size_t>(g) * s.group_size(), s.rows_of_panels(), n};
     for (int sequence = 0; sequence < lane.sequences; ++sequence) {
       const int first = lane.offsets[sequence], length = lane.offsets[sequence + 1] - first;
       const int rows = (length + together - 1) / together;
       pad_group(x.slice_rows(first, length), g * c, c, left, rows * together + s.taps - 1, window);
-      product({window, rows, s.rows_of_panels(), static_cast<std::ptrdiff_t>(n)}, packed, epilogue,
-              {out, rows, n, n});
+      product({window, rows, s.rows_of_panels(), static_cast<std::ptrdiff_t>(n)}, packed, epilogue, {out, rows, n, n});
       for (int t = 0; t < length; ++t) copy_channels(out + t * c, c, y.row(first + t) + g * c);
     }
   }
@@ -115,48 +104,42 @@ inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<
 namespace sotto::cpu::inline SOTTO_ABI {
 
 /// Packs weights [width, channels, taps] for both directions: panels_floats() floats.
-inline SOTTO_NOINLINE void pack_convolution(GroupedConvolution const& s, float const* weight,
-                                            float* to, Workspace& workspace) {
+inline SOTTO_NOINLINE void pack_convolution(GroupedConvolution const& s, float const* weight, float* to,
+                                            Workspace& workspace) {
   const int c = s.channels();
-  float* const dense = workspace.take(static_cast<std::size_t>(s.rows_of_panels()) *
-                                      static_cast<std::size_t>(s.together() * c));
+  float* const dense =
+      workspace.take(static_cast<std::size_t>(s.rows_of_panels()) * static_cast<std::size_t>(s.together() * c));
   for (int g = 0; g < s.groups; ++g) {
     float const* const w = weight + static_cast<std::ptrdiff_t>(g) * c * c * s.taps;
     const auto at = [&](int o, int i, int k) { return w[(o * c + i) * s.taps + k]; };
     detail::pack_group(s, at, dense, to + static_cast<std::size_t>(g) * s.group_size());
     const auto mirrored = [&](int o, int i, int k) { return at(i, o, s.taps - 1 - k); };
-    detail::pack_group(s, mirrored, dense,
-                       to + static_cast<std::size_t>(s.groups + g) * s.group_size());
+    detail::pack_group(s, mirrored, dense, to + static_cast<std::size_t>(s.groups + g) * s.group_size());
   }
 }
 
 /// y = convolution(x) + bias.
-inline SOTTO_NOINLINE void convolution(GroupedConvolution const& s, Lane<int> const& lane,
-                                       Matrix<float const> x, float const* panels,
-                                       float const* bias, Matrix<float> y, Workspace& workspace) {
+inline SOTTO_NOINLINE void convolution(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> x,
+                                       float const* panels, float const* bias, Matrix<float> y, Workspace& workspace) {
   detail::convolve(s, lane, x, panels, s.taps / 2, bias, y, workspace);
 }
 /// dx = the gradient by x.
-inline SOTTO_NOINLINE void convolution_back(GroupedConvolution const& s, Lane<int> const& lane,
-                                            Matrix<float const> dy, float const* panels,
-                                            Matrix<float> dx, Workspace& workspace) {
-  detail::convolve(s, lane, dy, panels + static_cast<std::size_t>(s.groups) * s.group_size(),
-                   s.taps - 1 - s.taps / 2, nullptr, dx, workspace);
+inline SOTTO_NOINLINE void convolution_back(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> dy,
+                                            float const* panels, Matrix<float> dx, Workspace& workspace) {
+  detail::convolve(s, lane, dy, panels + static_cast<std::size_t>(s.groups) * s.group_size(), s.taps - 1 - s.taps / 2,
+                   nullptr, dx, workspace);
 }
 /// dw [width, channels, taps] += the gradient by the weights. Two workspaces: windows, and one
 /// group's sums.
 inline SOTTO_NOINLINE void convolution_gradient(GroupedConvolution const& s, Lane<int> const& lane,
-                                                Matrix<float const> dy, Matrix<float const> x,
-                                                float* dw, Workspace& workspace, Workspace& sums) {
+                                                Matrix<float const> dy, Matrix<float const> x, float* dw,
+                                                Workspace& workspace, Workspace& sums) {
   // [channels, taps * channels] = dy^T times the windows of x, one a frame: a window begins c
   // floats after the one before, and the micro-kernel reads it where it lies. One output channel is
   // a row; nothing is multiplied in vain.
   const int c = s.channels(), n = s.taps * c;
-  const auto floats = [](int a, int b) {
-    return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
-  };
-  const std::size_t windows = floats(lane.longest + s.taps, c) + panel_columns,
-                    outs = floats(lane.longest, c);
+  const auto floats = [](int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); };
+  const std::size_t windows = floats(lane.longest + s.taps, c) + panel_columns, outs = floats(lane.longest, c);
   float* const window = workspace.take(windows + outs);
   float* const out = window + windows;
   float* const gradient = sums.take(floats(c, n));
@@ -180,8 +163,7 @@ inline SOTTO_NOINLINE void convolution_gradient(GroupedConvolution const& s, Lan
     }
     for (int o = 0; o < c; ++o)
       for (int i = 0; i < c; ++i) {
-        float* const to = dw + (floats(g * c + o, c) + static_cast<std::size_t>(i)) *
-                                   static_cast<std::size_t>(s.taps);
+        float* const to = dw + (floats(g * c + o, c) + static_cast<std::size_t>(i)) * static_cast<std::size_t>(s.taps);
         for (int tap = 0; tap < s.taps; ++tap) to[tap] += sum.row(o)[tap * c + i];
       }
   }

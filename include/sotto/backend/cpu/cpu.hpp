@@ -76,7 +76,8 @@ template <> class Cpu<float> {
       for (int o = 0; o < s.out; ++o) {
         float* const row = to.dense + size(out_at(s, o)) * size(in);
         const int block = s.in_block > 0 ? s.in_block : s.in, padded = s.in_block > 0 ? s.in_padded_block : s.in;
-        for (int b = 0; b * block < s.in; ++b) std::copy_n(weight + size(o) * size(s.in) + b * block, block, row + b * padded);
+        for (int b = 0; b * block < s.in; ++b)
+          std::copy_n(weight + size(o) * size(s.in) + b * block, block, row + b * padded);
         to.bias[out_at(s, o)] = bias[o];
       }
       weight = to.dense;
@@ -165,8 +166,7 @@ template <> class Cpu<float> {
   void convolution(Lane<int> const& lane, Matrix<float const> x, PreparedConvolution const& w, Matrix<float> y) {
     cpu::convolution(w.shape, lane, x, w.panels, w.bias, y, scratch_);
   }
-  void convolution_back(Lane<int> const& lane, Matrix<float const> dy, PreparedConvolution const& w,
-                        Matrix<float> dx) {
+  void convolution_back(Lane<int> const& lane, Matrix<float const> dy, PreparedConvolution const& w, Matrix<float> dx) {
     cpu::convolution_back(w.shape, lane, dy, w.panels, dx, scratch_);
   }
   void convolution_gradient(Lane<int> const& lane, Matrix<float const> dy, Matrix<float const> x,
@@ -304,7 +304,8 @@ template <> class Cpu<float> {
       for (int i = 0; i < width; ++i) {
         const double speed = std::pow(10000., -2. * (i / 2) / width);
         for (int t = 0; t < frames; ++t)
-          values_[size(t) * size(width) + size(i)] = static_cast<float>(i % 2 == 0 ? std::sin(t * speed) : std::cos(t * speed));
+          values_[size(t) * size(width) + size(i)] =
+              static_cast<float>(i % 2 == 0 ? std::sin(t * speed) : std::cos(t * speed));
       }
     }
     Matrix<float const> rows(int n) const { return {values_.data(), n, width_, width_}; }

@@ -35,11 +35,9 @@ SOTTO_ALWAYS_INLINE DropoutWide multiply_low_halves(DropoutWide a, std::uint32_t
   return reinterpret_cast<DropoutWide>(
       _mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
 #elif defined(__AVX2__)
-  return reinterpret_cast<DropoutWide>(
-      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
+  return reinterpret_cast<DropoutWide>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
 #elif defined(__SSE2__)
-  return reinterpret_cast<DropoutWide>(
-      _mm_mul_epu32(reinterpret_cast<__m128i>(a), _mm_set1_epi64x(b)));
+  return reinterpret_cast<DropoutWide>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), _mm_set1_epi64x(b)));
 #else
   return (a & 0xffffffffull) * static_cast<std::uint64_t>(b);
 #endif
@@ -56,12 +54,10 @@ SOTTO_ALWAYS_INLINE DropoutWide dropout_lane_numbers() {
 }
 
 // The first or second half of the lanes of a and b, alternating.
-template <int First>
-SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, DropoutWide b) {
+template <int First> SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, DropoutWide b) {
   constexpr int n = dropout_blocks, f = First;
 #ifdef __AVX512F__
-  return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1, f + 2, n + f + 2, f + 3,
-                                 n + f + 3);
+  return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1, f + 2, n + f + 2, f + 3, n + f + 3);
 #elif defined(__AVX2__)
   return __builtin_shufflevector(a, b, f, n + f, f + 1, n + f + 1);
 #else
@@ -73,16 +69,14 @@ SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, DropoutWide b) {
 // 64-bit lanes, where one multiplication gives both halves of a product; what the upper halves hold
 // does not matter until the end.
 SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, std::uint32_t frame,
-                                       std::uint32_t utterance, std::uint32_t cursor,
-                                       DropoutWords& low, DropoutWords& high) {
+                                       std::uint32_t utterance, std::uint32_t cursor, DropoutWords& low,
+                                       DropoutWords& high) {
   DropoutWide c0 = dropout_lane_numbers() + static_cast<std::uint64_t>(first_counter);
-  DropoutWide c1 = DropoutWide{} + frame, c2 = DropoutWide{} + utterance,
-              c3 = DropoutWide{} + cursor;
+  DropoutWide c1 = DropoutWide{} + frame, c2 = DropoutWide{} + utterance, c3 = DropoutWide{} + cursor;
   std::uint32_t k0 = key.key0, k1 = key.key1;
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const DropoutWide p0 = multiply_low_halves(c0, 0xD2511F53u),
-                      p1 = multiply_low_halves(c2, 0xCD9E8D57u);
+    const DropoutWide p0 = multiply_low_halves(c0, 0xD2511F53u), p1 = multiply_low_halves(c2, 0xCD9E8D57u);
     c0 = (p1 >> 32) ^ c1 ^ static_cast<std::uint64_t>(k0);
     c2 = (p0 >> 32) ^ c3 ^ static_cast<std::uint64_t>(k1);
     c1 = p1;
@@ -90,8 +84,7 @@ SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, 
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  const DropoutWide first = (c0 & 0xffffffffull) | (c1 << 32),
-                    second = (c2 & 0xffffffffull) | (c3 << 32);
+  const DropoutWide first = (c0 & 0xffffffffull) | (c1 << 32), second = (c2 & 0xffffffffull) | (c3 << 32);
   low = reinterpret_cast<DropoutWords>(interleave<0>(first, second));
   high = reinterpret_cast<DropoutWords>(interleave<dropout_blocks / 2>(first, second));
 }
@@ -103,8 +96,7 @@ SOTTO_ALWAYS_INLINE DropoutFloats load_floats(float const* p) {
 }
 
 // scale * x where kept, 0 elsewhere.
-SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words,
-                                            std::uint32_t threshold, float scale) {
+SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words, std::uint32_t threshold, float scale) {
   const auto mask = reinterpret_cast<DropoutWords>(words >= (DropoutWords{} + threshold));
   return reinterpret_cast<DropoutFloats>(reinterpret_cast<DropoutWords>(x * scale) & mask);
 }
@@ -117,8 +109,8 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// others by 1 / (1 - p). The mask is dropout_kept()'s: a function of key (of the seed), cursor
 /// (the step), site (< 2^20: where in the network), utterance, frame and channel (< 16384).
 /// Backward: the same call on the gradients.
-inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor,
-                                   std::uint32_t site, float p, Matrix<float> x) {
+inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor, std::uint32_t site, float p,
+                                   Matrix<float> x) {
   using namespace detail;
   if (!(p > 0)) return;
   const std::uint32_t threshold = dropout_threshold(p);
@@ -131,8 +123,8 @@ inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint3
       float* const row = x.row(i);
       DropoutWords words[2];
       for (int j = 0; j < whole; j += dropout_channels) {
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame,
-                      utterance, cursor, words[0], words[1]);
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame, utterance, cursor, words[0],
+                      words[1]);
         DropoutFloats first = kept_part(load_floats(row + j), words[0], threshold, scale);
         DropoutFloats second = kept_part(load_floats(row + j + half), words[1], threshold, scale);
         std::memcpy(row + j, &first, sizeof first);
@@ -140,8 +132,8 @@ inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint3
       }
       if (whole < x.columns) {
         std::uint32_t tail[dropout_channels];
-        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame,
-                      utterance, cursor, words[0], words[1]);
+        dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame, utterance, cursor,
+                      words[0], words[1]);
         std::memcpy(tail, words, sizeof tail);
         for (int j = whole; j < x.columns; ++j) {
           row[j] = tail[j - whole] >= threshold ? row[j] * scale : 0.0f;

@@ -54,8 +54,8 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// first of equal ones counts), and scores become their gradient, scale * (p - onehot(target)).
 /// Exact: the row's maximum is subtracted. A row with a score that is infinite or not a number
 /// makes the loss NaN and its gradient too.
-inline SOTTO_NOINLINE void cross_entropy(Matrix<float> scores, int const* targets, float scale,
-                                         double* loss, std::int64_t* correct) {
+inline SOTTO_NOINLINE void cross_entropy(Matrix<float> scores, int const* targets, float scale, double* loss,
+                                         std::int64_t* correct) {
   using namespace detail;
   const int columns = scores.columns;
   for (int i = 0; i < scores.rows; ++i) {
@@ -84,8 +84,7 @@ inline SOTTO_NOINLINE void cross_entropy(Matrix<float> scores, int const* target
         row[j] = part[j - whole];
       }
     }
-    *loss += std::log(static_cast<double>(sum)) +
-             (static_cast<double>(most) - static_cast<double>(wanted));
+    *loss += std::log(static_cast<double>(sum)) + (static_cast<double>(most) - static_cast<double>(wanted));
     const float share = scale / sum;
     over_columns(columns, [&](int j, auto n) { put(row + j, get(row + j, n) * share, n); });
     row[target] -= scale;
@@ -98,8 +97,7 @@ inline SOTTO_NOINLINE void cross_entropy(Matrix<float> scores, int const* target
 inline SOTTO_NOINLINE void count_predictions(Matrix<float const> scores, double* counts) {
   for (int i = 0; i < scores.rows; ++i) {
     float const* row = scores.row(i);
-    const int best =
-        detail::first_equal(row, detail::greatest(row, scores.columns), scores.columns);
+    const int best = detail::first_equal(row, detail::greatest(row, scores.columns), scores.columns);
     ++counts[best < scores.columns ? best : 0];
   }
 }
@@ -109,8 +107,7 @@ inline SOTTO_NOINLINE void count_predictions(Matrix<float const> scores, double*
 /// stateless and has `template <class T> static SOTTO_HOST_DEVICE T term(T const& predicted, T
 /// const& wanted)`.
 template <class Functor>
-SOTTO_NOINLINE void row_loss(Matrix<float> predicted, Matrix<float const> wanted, float scale,
-                             double* sum) {
+SOTTO_NOINLINE void row_loss(Matrix<float> predicted, Matrix<float const> wanted, float scale, double* sum) {
   using Number = Dual<float, 1>;
   constexpr int block = 64;
   for (int i = 0; i < predicted.rows; ++i) {

@@ -43,28 +43,23 @@ struct AdamwStep {
 
 /// The numbers that one step multiplies by, made in double: the bias corrections are powers close
 /// to 1.
-template <class Scalar>
-struct AdamwFactors {
+template <class Scalar> struct AdamwFactors {
   Scalar shrink, rate, beta1, rest1, beta2, rest2, root, epsilon, clip;
   explicit AdamwFactors(AdamwStep const& s)
       : shrink(static_cast<Scalar>(s.rate * s.decay)),
         rate(static_cast<Scalar>(s.rate / (1 - std::pow(s.beta1, static_cast<double>(s.step))))),
-        beta1(static_cast<Scalar>(s.beta1)),
-        rest1(static_cast<Scalar>(1 - s.beta1)),
-        beta2(static_cast<Scalar>(s.beta2)),
-        rest2(static_cast<Scalar>(1 - s.beta2)),
-        root(
-            static_cast<Scalar>(1 / std::sqrt(1 - std::pow(s.beta2, static_cast<double>(s.step))))),
-        epsilon(static_cast<Scalar>(s.epsilon)),
-        clip(static_cast<Scalar>(s.clip)) {}
+        beta1(static_cast<Scalar>(s.beta1)), rest1(static_cast<Scalar>(1 - s.beta1)),
+        beta2(static_cast<Scalar>(s.beta2)), rest2(static_cast<Scalar>(1 - s.beta2)),
+        root(static_cast<Scalar>(1 / std::sqrt(1 - std::pow(s.beta2, static_cast<double>(s.step))))),
+        epsilon(static_cast<Scalar>(s.epsilon)), clip(static_cast<Scalar>(s.clip)) {}
 };
 
 /// Updates a number, or a vector of them, and its moments: PyTorch's form, in which epsilon is
 /// added to the corrected root. (fairseq adds it before the correction: epsilon / sqrt(1 -
 /// beta2^step) here gives that.)
 template <class Scalar, class Number, class Root>
-SOTTO_ALWAYS_INLINE void adamw_update(AdamwFactors<Scalar> const& f, Number gradient, Number& value,
-                                      Number& first, Number& second, Root root) {
+SOTTO_ALWAYS_INLINE void adamw_update(AdamwFactors<Scalar> const& f, Number gradient, Number& value, Number& first,
+                                      Number& second, Root root) {
   gradient = gradient * f.clip;
   first = first * f.beta1 + gradient * f.rest1;
   second = second * f.beta2 + gradient * gradient * f.rest2;
@@ -74,20 +69,15 @@ SOTTO_ALWAYS_INLINE void adamw_update(AdamwFactors<Scalar> const& f, Number grad
 
 /// AdamW over flat buffers of one size: decoupled decay (values shrink by rate * decay of
 /// themselves), then the step.
-inline SOTTO_NOINLINE void adamw(Array<float> values, Array<float const> gradients,
-                                 Array<float> first, Array<float> second, AdamwStep const& step) {
+inline SOTTO_NOINLINE void adamw(Array<float> values, Array<float const> gradients, Array<float> first,
+                                 Array<float> second, AdamwStep const& step) {
   const AdamwFactors<float> factors(step);
   const std::size_t whole = values.size - values.size % lanes;
   auto update = [&](std::size_t i, int count) {
-    auto get = [&](float const* p) {
-      return count == lanes ? load(p + i) : load_part(p + i, count);
-    };
+    auto get = [&](float const* p) { return count == lanes ? load(p + i) : load_part(p + i, count); };
     Vec value = get(values.begin), m = get(first.begin), v = get(second.begin);
-    adamw_update(factors, get(gradients.begin), value, m, v,
-                 [](Vec x) { return detail::square_root(x); });
-    auto put = [&](float* p, Vec x) {
-      count == lanes ? store(p + i, x) : store_part(p + i, x, count);
-    };
+    adamw_update(factors, get(gradients.begin), value, m, v, [](Vec x) { return detail::square_root(x); });
+    auto put = [&](float* p, Vec x) { count == lanes ? store(p + i, x) : store_part(p + i, x, count); };
     put(values.begin, value);
     put(first.begin, m);
     put(second.begin, v);
@@ -113,8 +103,7 @@ inline SOTTO_NOINLINE double squared_norm(Array<float const> x) {
       const auto number = static_cast<double>(x.begin[i]);
       sums[i - whole] += number * number;
     }
-    total +=
-        ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    total += ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
   }
   return total;
 }

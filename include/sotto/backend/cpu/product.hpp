@@ -55,12 +55,11 @@ struct Panels {
   }
 };
 constexpr std::size_t panels_size(int k, int n) {
-  return static_cast<std::size_t>((n + panel_columns - 1) / panel_columns) *
-         static_cast<std::size_t>(k) * panel_columns;
+  return static_cast<std::size_t>((n + panel_columns - 1) / panel_columns) * static_cast<std::size_t>(k) *
+         panel_columns;
 }
 /// Packs B: element (p, j) at b[p * row + j * column].
-inline SOTTO_NOINLINE void pack(float const* b, int k, int n, std::ptrdiff_t row,
-                                std::ptrdiff_t column, float* to) {
+inline SOTTO_NOINLINE void pack(float const* b, int k, int n, std::ptrdiff_t row, std::ptrdiff_t column, float* to) {
   for (int j = 0; j < n; j += panel_columns) {
     const int width = std::min(panel_columns, n - j);
     if (column == 1) {
@@ -112,8 +111,7 @@ struct Strip {
 };
 
 /// tile [M, panel_columns] = A [M, k] B [k, Vectors * lanes]. A transposed lies as [k, M].
-template <int M, int Vectors, bool Transposed>
-SOTTO_NOINLINE void micro(Strip const& strip, float* tile) {
+template <int M, int Vectors, bool Transposed> SOTTO_NOINLINE void micro(Strip const& strip, float* tile) {
   float const *a = strip.a, *b = strip.b;
   const std::ptrdiff_t a_stride = strip.a_stride, b_stride = strip.b_stride;
   // one base pointer for three rows: [base], [base + stride], [base + 2 stride] are addressing
@@ -149,8 +147,7 @@ SOTTO_NOINLINE void micro(Strip const& strip, float* tile) {
     for (int v = 0; v < Vectors; ++v) store(tile + i * panel_columns + v * lanes, sum[i][v]);
 }
 
-template <int Vectors, bool Transposed>
-inline void micro_rows(int rows, Strip strip, float* tile) {
+template <int Vectors, bool Transposed> inline void micro_rows(int rows, Strip strip, float* tile) {
   const auto step = [&]<int M>() {
     micro<M, Vectors, Transposed>(strip, tile);
     rows -= M;
@@ -165,8 +162,7 @@ inline void micro_rows(int rows, Strip strip, float* tile) {
 
 /// A tile of at most panel_rows rows and panel_columns columns; the tile's columns beyond are
 /// undefined.
-template <bool Transposed>
-inline void multiply(int rows, int columns, Strip const& strip, float* tile) {
+template <bool Transposed> inline void multiply(int rows, int columns, Strip const& strip, float* tile) {
   if (columns > lanes)
     micro_rows<2, Transposed>(rows, strip, tile);
   else
@@ -188,8 +184,8 @@ SOTTO_ALWAYS_INLINE void prefetch(Matrix<float const> m, Place at) {
 /// each(i, j, n, v): the first n of the numbers v belong to row i from column j. v = tile + bias +
 /// earlier, where given.
 template <class Each>
-SOTTO_ALWAYS_INLINE void for_vectors(float const* tile, Place at, float const* bias,
-                                     Matrix<float const> earlier, Each&& each) {
+SOTTO_ALWAYS_INLINE void for_vectors(float const* tile, Place at, float const* bias, Matrix<float const> earlier,
+                                     Each&& each) {
   for (int part = 0; part < at.columns; part += lanes) {
     const int j = at.column + part, n = at.columns - part;
     const Vec added = bias == nullptr ? Vec{} : load_part(bias + j, n);
@@ -204,8 +200,8 @@ SOTTO_ALWAYS_INLINE void for_vectors(float const* tile, Place at, float const* b
 
 /// Stores a tile through an epilogue; `earlier` is what other blocks of k have made of the same
 /// place, if any.
-inline SOTTO_NOINLINE void finish_tile(float const* tile, Place at, Epilogue const& e,
-                                       Matrix<float const> earlier, Matrix<float> c) {
+inline SOTTO_NOINLINE void finish_tile(float const* tile, Place at, Epilogue const& e, Matrix<float const> earlier,
+                                       Matrix<float> c) {
   using Kind = Epilogue::Kind;
   switch (e.kind) {
     case Kind::gelu:
@@ -230,8 +226,7 @@ inline SOTTO_NOINLINE void finish_tile(float const* tile, Place at, Epilogue con
 
 /// Depths of a block of k and of a block of a gradient's rows; floats of a block of panels, half of
 /// a level-2 cache: every processor with AVX-512 has 1 MiB or more.
-inline constexpr int block_depth = 512, gradient_depth = 384,
-                     block_floats = lanes == 16 ? 128 * 1024 : 64 * 1024;
+inline constexpr int block_depth = 512, gradient_depth = 384, block_floats = lanes == 16 ? 128 * 1024 : 64 * 1024;
 
 /// Blocks of about the same depth.
 inline int depth_of(int k, int most) {
@@ -248,8 +243,7 @@ namespace sotto::cpu::inline SOTTO_ABI {
 
 /// C [m, n] = A [m, k] B, through an epilogue. A's rows may overlap (stride < k): convolutions are
 /// products.
-inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilogue const& e,
-                                   Matrix<float> c) {
+inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilogue const& e, Matrix<float> c) {
   using Kind = Epilogue::Kind;
   alignas(64) float tile[panel_rows * panel_columns];
   // rows of A side by side, where they are read often enough: in A they may lie a multiple of 4 KiB
@@ -261,8 +255,7 @@ inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilo
   for (int p = 0; p < b.k; p += depth) {
     const int k = std::min(depth, b.k - p);
     const bool first = p == 0 && e.kind != Kind::accumulate, last = p + k == b.k;
-    const Matrix<float const> earlier =
-        first ? Matrix<float const>{} : Matrix<float const>(partial);
+    const Matrix<float const> earlier = first ? Matrix<float const>{} : Matrix<float const>(partial);
     for (int n = 0; n < b.n; n += width) {
       const int columns = std::min(width, b.n - n);
       const bool copies = columns >= 4 * panel_columns;
@@ -272,8 +265,7 @@ inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilo
         detail::Strip strip{k, a.row(i) + p, a.stride, nullptr, panel_columns};
         if (copies) {
           for (int r = 0; r < rows; ++r)
-            std::memcpy(copied + r * copied_stride, a.row(i + r) + p,
-                        static_cast<std::size_t>(k) * sizeof(float));
+            std::memcpy(copied + r * copied_stride, a.row(i + r) + p, static_cast<std::size_t>(k) * sizeof(float));
           strip.a = copied;
           strip.a_stride = copied_stride;
         }
@@ -284,8 +276,7 @@ inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilo
           if (last && e.other.begin != nullptr) detail::prefetch(e.other, at);
           if (last && e.kind == Kind::gelu) detail::prefetch(e.before, at);
           if (copies)
-            for (int r = 0; r < fetched && i + ahead < a.rows && ahead < 2 * panel_rows;
-                 ++r, ++ahead)
+            for (int r = 0; r < fetched && i + ahead < a.rows && ahead < 2 * panel_rows; ++r, ++ahead)
               for (int t = 0; t < k; t += 16) __builtin_prefetch(a.row(i + ahead) + p + t, 0, 2);
           strip.b = b.panel(j / panel_columns, p);
           detail::multiply<false>(rows, at.columns, strip, tile);
@@ -300,19 +291,18 @@ inline SOTTO_NOINLINE void product(Matrix<float const> a, Panels const& b, Epilo
 }
 
 /// dw [out, in] += dy^T x, for dy [rows, out] and x [rows, in], whose rows may overlap.
-inline SOTTO_NOINLINE void weight_gradient(Matrix<float const> dy, Matrix<float const> x,
-                                           Matrix<float> dw, Workspace& workspace) {
+inline SOTTO_NOINLINE void weight_gradient(Matrix<float const> dy, Matrix<float const> x, Matrix<float> dw,
+                                           Workspace& workspace) {
   alignas(64) float tile[panel_rows * panel_columns];
   // dy^T, so that the micro-kernel reads it in a line; whole vectors are copied, so a few more than
   // panel_rows
   constexpr int vectors = (panel_rows + lanes - 1) / lanes;
   alignas(64) float left[detail::gradient_depth * panel_rows + vectors * lanes];
-  const int depth = detail::depth_of(dy.rows, detail::gradient_depth),
-            width = detail::width_of(depth);
+  const int depth = detail::depth_of(dy.rows, detail::gradient_depth), width = detail::width_of(depth);
   // what any number of rows needs, so that a later, longer lane allocates nothing
-  float* const right = workspace.take(std::min(
-      panels_size(detail::gradient_depth, x.columns),
-      static_cast<std::size_t>(detail::block_floats + detail::gradient_depth * panel_columns)));
+  float* const right =
+      workspace.take(std::min(panels_size(detail::gradient_depth, x.columns),
+                              static_cast<std::size_t>(detail::block_floats + detail::gradient_depth * panel_columns)));
   for (int p = 0; p < dy.rows; p += depth) {
     const int k = std::min(depth, dy.rows - p);
     for (int n = 0; n < x.columns; n += width) {
@@ -323,15 +313,12 @@ inline SOTTO_NOINLINE void weight_gradient(Matrix<float const> dy, Matrix<float 
         const int rows = std::min(panel_rows, dy.columns - i);
         for (int t = 0; t < k; ++t)
           for (int v = 0; v < vectors * lanes; v += lanes)
-            if (v < rows)
-              store(left + t * panel_rows + v,
-                    load_part(dy.row(p + t) + i + v, dy.columns - i - v));
+            if (v < rows) store(left + t * panel_rows + v, load_part(dy.row(p + t) + i + v, dy.columns - i - v));
         for (int j = 0; j < columns; j += panel_columns) {
           const detail::Place at{i, rows, n + j, std::min(panel_columns, columns - j)};
           detail::prefetch(dw, at);
-          detail::multiply<true>(
-              rows, at.columns,
-              {k, left, panel_rows, panels.panel(j / panel_columns, 0), panel_columns}, tile);
+          detail::multiply<true>(rows, at.columns,
+                                 {k, left, panel_rows, panels.panel(j / panel_columns, 0), panel_columns}, tile);
           detail::finish_tile(tile, at, {}, dw, dw);
         }
       }

@@ -14,16 +14,13 @@
 namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 // Calls body(j, count) over a row: whole vectors first, then what is left of it (count < lanes).
-template <class Body>
-SOTTO_ALWAYS_INLINE void over_columns(int columns, Body body) {
+template <class Body> SOTTO_ALWAYS_INLINE void over_columns(int columns, Body body) {
   const int whole = columns - columns % lanes;
   for (int j = 0; j < whole; j += lanes) body(j, std::integral_constant<int, lanes>{});
   if (whole < columns) body(whole, columns - whole);
 }
 SOTTO_ALWAYS_INLINE Vec get(float const* p, std::integral_constant<int, lanes>) { return load(p); }
-SOTTO_ALWAYS_INLINE Vec get(float const* p, int count) {
-  return load_part(p, count);
-}  // zeros beyond
+SOTTO_ALWAYS_INLINE Vec get(float const* p, int count) { return load_part(p, count); }  // zeros beyond
 SOTTO_ALWAYS_INLINE void put(float* p, Vec v, std::integral_constant<int, lanes>) { store(p, v); }
 SOTTO_ALWAYS_INLINE void put(float* p, Vec v, int count) { store_part(p, v, count); }
 
@@ -42,10 +39,9 @@ inline constexpr float smallest_norm = 1e-8f;  // PyTorch's cosine_similarity
 // Backward of layer norm over `Count` rows at once, so that the sums over rows are read and written
 // once for them all.
 template <int Count>
-SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Matrix<float const> x,
-                                              float const* gain, Matrix<float const> statistics,
-                                              Matrix<float> dx, float* d_gain, float* d_bias,
-                                              bool accumulate) {
+SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Matrix<float const> x, float const* gain,
+                                              Matrix<float const> statistics, Matrix<float> dx, float* d_gain,
+                                              float* d_bias, bool accumulate) {
   Vec along[Count]{}, across[Count]{};  // sums of gain * dy and of gain * dy * normalised x
   float mean[Count], inverse[Count];
   for (int r = 0; r < Count; ++r) {
@@ -55,8 +51,7 @@ SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Mat
   over_columns(x.columns, [&](int j, auto n) {
     Vec gains = get(gain + j, n), sum = get(d_bias + j, n), product = get(d_gain + j, n);
     for (int r = 0; r < Count; ++r) {
-      const Vec d = get(dy.row(i + r) + j, n),
-                normal = (get(x.row(i + r) + j, n) - mean[r]) * inverse[r];
+      const Vec d = get(dy.row(i + r) + j, n), normal = (get(x.row(i + r) + j, n) - mean[r]) * inverse[r];
       sum += d;
       product += d * normal;
       along[r] += d * gains;
@@ -75,8 +70,7 @@ SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Mat
       return (get(d + j, n) * get(gain + j, n) - a - normal * b) * inverse[r];
     };
     if (accumulate)
-      over_columns(x.columns,
-                   [&](int j, auto n) { put(out + j, get(out + j, n) + slope(j, n), n); });
+      over_columns(x.columns, [&](int j, auto n) { put(out + j, get(out + j, n) + slope(j, n), n); });
     else
       over_columns(x.columns, [&](int j, auto n) { put(out + j, slope(j, n), n); });
   }
@@ -89,9 +83,8 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// y = (x - mean) / deviation * gain + bias, row by row, deviation = sqrt(variance + eps). x, y:
 /// [rows, width], y may be x; gain, bias: [width]; statistics: [rows, 2], mean and 1 / deviation,
 /// for layer_norm_back().
-inline SOTTO_NOINLINE void layer_norm(Matrix<float const> x, Array<float const> gain,
-                                      Array<float const> bias, float eps, Matrix<float> y,
-                                      Matrix<float> statistics) {
+inline SOTTO_NOINLINE void layer_norm(Matrix<float const> x, Array<float const> gain, Array<float const> bias,
+                                      float eps, Matrix<float> y, Matrix<float> statistics) {
   using namespace detail;
   const float share = 1.0f / static_cast<float>(x.columns);
   for (int i = 0; i < x.rows; ++i) {
@@ -112,8 +105,7 @@ inline SOTTO_NOINLINE void layer_norm(Matrix<float const> x, Array<float const> 
     for (int j = whole; j < x.columns; ++j) squares += (in[j] - mean) * (in[j] - mean);
     const float inverse = 1.0f / std::sqrt(squares * share + eps);
     over_columns(x.columns, [&](int j, auto n) {
-      put(out + j,
-          (get(in + j, n) - mean) * inverse * get(gain.begin + j, n) + get(bias.begin + j, n), n);
+      put(out + j, (get(in + j, n) - mean) * inverse * get(gain.begin + j, n) + get(bias.begin + j, n), n);
     });
     statistics.row(i)[0] = mean;
     statistics.row(i)[1] = inverse;
@@ -123,23 +115,19 @@ inline SOTTO_NOINLINE void layer_norm(Matrix<float const> x, Array<float const> 
 /// Backward of layer_norm(): d_gain and d_bias [width] are added to, dx [rows, width] is added to
 /// or (accumulate false) overwritten. dx may be dy unless it accumulates; x is the input of the
 /// forward pass, statistics its [rows, 2].
-inline SOTTO_NOINLINE void layer_norm_back(Matrix<float const> dy, Matrix<float const> x,
-                                           Array<float const> gain, Matrix<float const> statistics,
-                                           Matrix<float> dx, Array<float> d_gain,
+inline SOTTO_NOINLINE void layer_norm_back(Matrix<float const> dy, Matrix<float const> x, Array<float const> gain,
+                                           Matrix<float const> statistics, Matrix<float> dx, Array<float> d_gain,
                                            Array<float> d_bias, bool accumulate) {
   int i = 0;
   for (; i + 4 <= x.rows; i += 4)
-    detail::layer_norm_back_rows<4>(i, dy, x, gain.begin, statistics, dx, d_gain.begin,
-                                    d_bias.begin, accumulate);
+    detail::layer_norm_back_rows<4>(i, dy, x, gain.begin, statistics, dx, d_gain.begin, d_bias.begin, accumulate);
   for (; i < x.rows; ++i)
-    detail::layer_norm_back_rows<1>(i, dy, x, gain.begin, statistics, dx, d_gain.begin,
-                                    d_bias.begin, accumulate);
+    detail::layer_norm_back_rows<1>(i, dy, x, gain.begin, statistics, dx, d_gain.begin, d_bias.begin, accumulate);
 }
 
 /// y = x / max(|x|, 1e-8), row by row (PyTorch's cosine_similarity). x, y: [rows, width], y may be
 /// x; inverse_norms: [rows], for normalise_rows_back().
-inline SOTTO_NOINLINE void normalise_rows(Matrix<float const> x, Matrix<float> y,
-                                          Array<float> inverse_norms) {
+inline SOTTO_NOINLINE void normalise_rows(Matrix<float const> x, Matrix<float> y, Array<float> inverse_norms) {
   using namespace detail;
   for (int i = 0; i < x.rows; ++i) {
     float const* in = x.row(i);
@@ -161,9 +149,8 @@ inline SOTTO_NOINLINE void normalise_rows_back(Matrix<float const> dy, Matrix<fl
     float* out = dx.row(i);
     const float inverse = inverse_norms.begin[i];
     const float along = inverse < 1.0f / smallest_norm ? dot_row(d, unit, y.columns) : 0.0f;
-    over_columns(y.columns, [&](int j, auto n) {
-      put(out + j, (get(d + j, n) - get(unit + j, n) * along) * inverse, n);
-    });
+    over_columns(y.columns,
+                 [&](int j, auto n) { put(out + j, (get(d + j, n) - get(unit + j, n) * along) * inverse, n); });
   }
 }
 
@@ -232,16 +219,14 @@ inline SOTTO_NOINLINE void scatter_add(Matrix<float const> y, int const* rows, M
 }
 
 /// The `count` rows of x that `rows` lists become vector [width].
-inline SOTTO_NOINLINE void fill_rows(Array<float const> vector, int const* rows, int count,
-                                     Matrix<float> x) {
+inline SOTTO_NOINLINE void fill_rows(Array<float const> vector, int const* rows, int count, Matrix<float> x) {
   for (int i = 0; i < count; ++i)
     std::memcpy(x.row(rows[i]), vector.begin, static_cast<std::size_t>(x.columns) * sizeof(float));
 }
 
 /// Backward of fill_rows(): d_vector [width] += the listed rows of dx, which then become 0, since
 /// what they held before the fill has no influence.
-inline SOTTO_NOINLINE void fill_rows_back(Matrix<float> dx, int const* rows, int count,
-                                          Array<float> d_vector) {
+inline SOTTO_NOINLINE void fill_rows_back(Matrix<float> dx, int const* rows, int count, Array<float> d_vector) {
   for (int i = 0; i < count; ++i) {
     detail::add_row(dx.row(rows[i]), d_vector.begin, dx.columns);
     std::fill_n(dx.row(rows[i]), dx.columns, 0.0f);
@@ -250,8 +235,7 @@ inline SOTTO_NOINLINE void fill_rows_back(Matrix<float> dx, int const* rows, int
 
 /// Row segments[i] of y += row i of x, in order of i. x: [rows, width]; segments: [rows]; y:
 /// [segments, width].
-inline SOTTO_NOINLINE void segment_sums(Matrix<float const> x, int const* segments,
-                                        Matrix<float> y) {
+inline SOTTO_NOINLINE void segment_sums(Matrix<float const> x, int const* segments, Matrix<float> y) {
   scatter_add(x, segments, y);
 }
 

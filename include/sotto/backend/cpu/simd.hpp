@@ -84,8 +84,7 @@ SOTTO_ALWAYS_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 SOTTO_ALWAYS_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
 /// a + b x + c x^2 + ..., the last coefficient first in the chain.
-template <class... Rest>
-SOTTO_ALWAYS_INLINE Vec polynomial(Vec x, float a, Rest... rest) {
+template <class... Rest> SOTTO_ALWAYS_INLINE Vec polynomial(Vec x, float a, Rest... rest) {
   if constexpr (sizeof...(rest) == 0)
     return splat(a);
   else if constexpr (sizeof...(rest) == 1)
@@ -108,8 +107,7 @@ SOTTO_ALWAYS_INLINE Vec fast_exp(Vec x) {
   const Vec f = (x - n * 0.693145751953125f) - n * 1.42860682030941723212e-6f;
   // e^f - 1 - f over f^2, relative to e^f within 3e-9; twice all of it, since 2^n alone may
   // overflow where e^x does not
-  const Vec p = polynomial(f, 2 * .499999935f, 2 * .166665207f, 2 * .0416683875f, 2 * .00836871134f,
-                           2 * .00138146083f);
+  const Vec p = polynomial(f, 2 * .499999935f, 2 * .166665207f, 2 * .0416683875f, 2 * .00836871134f, 2 * .00138146083f);
   const Vec twice = (p * f) * f + (f * 2.f + 2.f);
   VecInt power;
   std::memcpy(&power, &shifted, sizeof power);
@@ -125,10 +123,8 @@ SOTTO_ALWAYS_INLINE Vec gelu(Vec x) {
   // Phi - 1/2 is odd: x times a quotient in x^2, 7e-9 on [-5.5, 5.5]; beyond, Phi is within 2e-8 of
   // 0 or 1
   const Vec s = x * x;
-  const Vec p = polynomial(s, .398942235f, .0338506058f, .0046771113f, 1.68801573e-4f,
-                           6.3516597e-6f, 2.2749199e-8f);
-  const Vec q =
-      polynomial(s, 1.f, .251516807f, .0286446409f, .00188431018f, 7.36382199e-5f, 1.19746494e-6f);
+  const Vec p = polynomial(s, .398942235f, .0338506058f, .0046771113f, 1.68801573e-4f, 6.3516597e-6f, 2.2749199e-8f);
+  const Vec q = polynomial(s, 1.f, .251516807f, .0286446409f, .00188431018f, 7.36382199e-5f, 1.19746494e-6f);
   const Vec limit = splat(5.5f), y = x * p / q;
   return x * (.5f + (x > limit ? splat(.5f) : (x < -limit ? splat(-.5f) : y)));
 }
@@ -136,10 +132,9 @@ SOTTO_ALWAYS_INLINE Vec gelu(Vec x) {
 SOTTO_ALWAYS_INLINE Vec gelu_slope(Vec x) {
   // the slope - 1/2 is odd too: 9e-8 on [-5.75, 5.75]; beyond, the slope is within 1.5e-7 of 0 or 1
   const Vec s = x * x;
-  const Vec p = polynomial(s, .797885156f, -.0325197552f, .0142232961f, -2.91797035e-6f,
-                           3.4698538e-5f, 1.3232444e-7f);
-  const Vec q = polynomial(s, 1.f, .292582096f, .0403386481f, .00342017835f, 1.84214514e-4f,
-                           8.1266016e-6f, -6.29953164e-9f);
+  const Vec p = polynomial(s, .797885156f, -.0325197552f, .0142232961f, -2.91797035e-6f, 3.4698538e-5f, 1.3232444e-7f);
+  const Vec q =
+      polynomial(s, 1.f, .292582096f, .0403386481f, .00342017835f, 1.84214514e-4f, 8.1266016e-6f, -6.29953164e-9f);
   const Vec limit = splat(5.75f), y = x * p / q;
   return .5f + (x > limit ? splat(.5f) : (x < -limit ? splat(-.5f) : y));
 }

@@ -48,17 +48,17 @@ template <class Policy, class T> struct Head {
 };
 template <class Policy, int HeadWidth, class T, class F>
 void each_head(Lane<int> const& lane, int heads, Matrix<T const> query_key_value, Array<T const> table,
-                      Matrix<T const> gates, F&& f) {
+               Matrix<T const> gates, F&& f) {
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s], length = lane.offsets[s + 1] - first;
-      const Head<Policy, T> head{first, length, h, heads, padded(HeadWidth), T(1 / ::sqrt(double(HeadWidth))),
-                              query_key_value, table.begin, gates};
+      const Head<Policy, T> head{
+          first,           length,      h,    heads, padded(HeadWidth), T(1 / ::sqrt(double(HeadWidth))),
+          query_key_value, table.begin, gates};
       for (int q = 0; q < length; ++q) f(head, q);
     }
 }
-template <class Policy, class T, class Gate>
-void raw_gates(T const* slice, int head_width, Gate const& w, T* raw) {
+template <class Policy, class T, class Gate> void raw_gates(T const* slice, int head_width, Gate const& w, T* raw) {
   for (int i = 0; i < Policy::gates; ++i) {
     raw[i] = w.bias.begin[i];
     for (int c = 0; c < head_width; ++c) raw[i] += slice[c] * w.weight.begin[i * head_width + c];
@@ -123,8 +123,7 @@ void attention_back(Lane<int> const& lane, int heads, Matrix<T const> query_key_
     }
   });
 }
-template <class Policy, class T, class Gate>
-void attention_gates(Matrix<T const> x, Gate const& w, Matrix<T> gates) {
+template <class Policy, class T, class Gate> void attention_gates(Matrix<T const> x, Gate const& w, Matrix<T> gates) {
   const int heads = gates.columns, head_width = x.columns / heads;
   for (int t = 0; t < x.rows; ++t)
     for (int h = 0; h < heads; ++h) {

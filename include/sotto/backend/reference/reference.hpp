@@ -194,8 +194,7 @@ template <class Scalar> class Reference {
       const T inverse = T(1) / sqrt(variance / T(x.columns) + T(epsilon));
       statistics.row(t)[0] = mean;
       statistics.row(t)[1] = inverse;
-      for (int i = 0; i < x.columns; ++i)
-        y.row(t)[i] = (x.row(t)[i] - mean) * inverse * gain.begin[i] + bias.begin[i];
+      for (int i = 0; i < x.columns; ++i) y.row(t)[i] = (x.row(t)[i] - mean) * inverse * gain.begin[i] + bias.begin[i];
     }
   }
   void layer_norm_back(Matrix<T const> dy, Matrix<T const> x, Array<T const> gain, Matrix<T const> statistics,
@@ -228,8 +227,7 @@ template <class Scalar> class Reference {
     for (int t = 0; t < dy.rows; ++t) {
       T along(0);
       for (int i = 0; i < dy.columns; ++i) along += dy.row(t)[i] * y.row(t)[i];
-      for (int i = 0; i < dy.columns; ++i)
-        dx.row(t)[i] = (dy.row(t)[i] - y.row(t)[i] * along) * inverse_norms.begin[t];
+      for (int i = 0; i < dy.columns; ++i) dx.row(t)[i] = (dy.row(t)[i] - y.row(t)[i] * along) * inverse_norms.begin[t];
     }
   }
   void gelu(Array<T const> x, Array<T> y) {

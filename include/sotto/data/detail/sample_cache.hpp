@@ -59,9 +59,7 @@ class SampleCache {
   struct Neighbours {
     std::size_t previous, next;
   };
-  static std::size_t bytes_of(Handle const& samples) {
-    return samples->size() * sizeof(std::int16_t);
-  }
+  static std::size_t bytes_of(Handle const& samples) { return samples->size() * sizeof(std::int16_t); }
   void unlink(std::size_t i) const {
     auto const [previous, next] = neighbours_[i];
     neighbours_[previous].next = next;
@@ -81,4 +79,3 @@ class SampleCache {
 };
 
 }  // namespace sotto::detail::inline SOTTO_ABI
-

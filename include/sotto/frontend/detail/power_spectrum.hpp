@@ -24,12 +24,10 @@ class PowerSpectrum {
   PowerSpectrum() {
     for (int i = 0; i < 256; ++i) {
       const double angle = 2 * 3.14159265358979323846 * i / 512;
-      fine_[static_cast<std::size_t>(i)] = {static_cast<float>(std::cos(angle)),
-                                            static_cast<float>(-std::sin(angle))};
+      fine_[static_cast<std::size_t>(i)] = {static_cast<float>(std::cos(angle)), static_cast<float>(-std::sin(angle))};
       coarse_[static_cast<std::size_t>(i)] = {static_cast<float>(std::cos(2 * angle)),
                                               static_cast<float>(-std::sin(2 * angle))};
-      reversed_[static_cast<std::size_t>(i)] =
-          (i & 3) << 6 | (i & 12) << 2 | (i & 48) >> 2 | i >> 6;
+      reversed_[static_cast<std::size_t>(i)] = (i & 3) << 6 | (i & 12) << 2 | (i & 48) >> 2 | i >> 6;
     }
   }
 
@@ -42,9 +40,7 @@ class PowerSpectrum {
     pass<16>();
     pass<4>();
     pass<1>();
-    const auto z = [&](int k) {
-      return &data_[2 * static_cast<std::size_t>(reversed_[static_cast<std::size_t>(k)])];
-    };
+    const auto z = [&](int k) { return &data_[2 * static_cast<std::size_t>(reversed_[static_cast<std::size_t>(k)])]; };
     // X[0] = Re Z[0] + Im Z[0]; X[k], X[256 - k] = E ± W^k O with E, O the even and odd parts of Z
     const cpu::Vec dc = z(0)[0] + z(0)[1];
     power[0] = dc * dc;
@@ -53,8 +49,7 @@ class PowerSpectrum {
       const cpu::Vec even_re = .5f * (a[0] + b[0]), even_im = .5f * (a[1] - b[1]);
       const cpu::Vec odd_re = .5f * (a[1] + b[1]), odd_im = .5f * (b[0] - a[0]);
       const auto w = fine_[static_cast<std::size_t>(k)];
-      const cpu::Vec turned_re = odd_re * w[0] - odd_im * w[1],
-                     turned_im = odd_re * w[1] + odd_im * w[0];
+      const cpu::Vec turned_re = odd_re * w[0] - odd_im * w[1], turned_im = odd_re * w[1] + odd_im * w[0];
       const cpu::Vec sum_re = even_re + turned_re, sum_im = even_im + turned_im;
       const cpu::Vec difference_re = even_re - turned_re, difference_im = even_im - turned_im;
       power[256 - k] = difference_re * difference_re + difference_im * difference_im;
@@ -65,8 +60,7 @@ class PowerSpectrum {
  private:
   using Twiddle = std::array<float, 2>;
 
-  template <int Span>
-  void pass() {
+  template <int Span> void pass() {
     for (int base = 0; base < 256; base += 4 * Span)
       for (int j = 0; j < Span; ++j) {
         cpu::Vec* a = &data_[2 * static_cast<std::size_t>(base + j)];
@@ -106,8 +100,7 @@ SOTTO_ALWAYS_INLINE cpu::Vec log_of(cpu::Vec x) {
   series = series * t + 1.f / 3;
   const cpu::Vec e = __builtin_convertvector(exponent, cpu::Vec);
   // ln 2 in two parts, the first of few enough bits that its products with e are exact
-  return e * 0.693145751953125f +
-         (2.f * s + (2.f * s * t * series + e * 1.42860682030941723212e-6f));
+  return e * 0.693145751953125f + (2.f * s + (2.f * s * t * series + e * 1.42860682030941723212e-6f));
 }
 
 }  // namespace sotto::frontend::detail::inline SOTTO_ABI

@@ -17,9 +17,7 @@ namespace sotto::detail::inline SOTTO_ABI {
 /// 3629).
 inline SOTTO_COLD bool valid_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t k) {
-      return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
-    };
+    const auto byte = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u; };
     const unsigned lead = byte(0);
     const int more = lead < 0x80                   ? 0
                      : lead >= 0xC2 && lead < 0xE0 ? 1
@@ -30,8 +28,8 @@ inline SOTTO_COLD bool valid_utf8(std::string_view text) {
     for (int k = 1; k <= more; ++k)
       if ((byte(static_cast<std::size_t>(k)) & 0xC0) != 0x80) return false;
     const unsigned second = byte(1);
-    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second >= 0xA0) ||
-        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second >= 0x90))
+    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second >= 0xA0) || (lead == 0xF0 && second < 0x90) ||
+        (lead == 0xF4 && second >= 0x90))
       return false;
     i += static_cast<std::size_t>(more) + 1;
   }
@@ -64,8 +62,7 @@ class FlatJson {
   }
 
   /// entry(key) is called for each key and must read its value.
-  template <class Entry>
-  void object(Entry entry) {
+  template <class Entry> void object(Entry entry) {
     expect('{');
     if (accept('}')) return;
     do {
@@ -76,8 +73,7 @@ class FlatJson {
     expect('}');
   }
   /// element() is called at each element and must read it.
-  template <class Element>
-  void array(Element element) {
+  template <class Element> void array(Element element) {
     expect('[');
     if (accept(']')) return;
     do element();
@@ -94,8 +90,7 @@ class FlatJson {
       if (value > (INT64_MAX - digit) / 10) fail("a number past 63 bits");
       value = 10 * value + digit;
     }
-    if (at_ == first || (text_[first] == '0' && at_ != first + 1))
-      fail("no whole number where one is due");
+    if (at_ == first || (text_[first] == '0' && at_ != first + 1)) fail("no whole number where one is due");
     return value;
   }
   SOTTO_COLD std::string string() {
@@ -146,8 +141,7 @@ class FlatJson {
 
  private:
   [[noreturn]] void fail(std::string const& what) const {
-    throw Error(ErrorCode::file,
-                "its header is no valid JSON: " + what + " at byte " + std::to_string(at_) + ".",
+    throw Error(ErrorCode::file, "its header is no valid JSON: " + what + " at byte " + std::to_string(at_) + ".",
                 path_);
   }
   char take() {
@@ -155,8 +149,7 @@ class FlatJson {
     return text_[at_++];
   }
   SOTTO_COLD void skip_blanks() {
-    while (at_ < text_.size() &&
-           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
       ++at_;
   }
   bool accept(char c) {
@@ -197,8 +190,7 @@ class FlatJson {
     } else if (code < 0x10000) {
       byte(0xE0 | code >> 12), byte(0x80 | (code >> 6 & 63)), byte(0x80 | (code & 63));
     } else {
-      byte(0xF0 | code >> 18), byte(0x80 | (code >> 12 & 63)), byte(0x80 | (code >> 6 & 63)),
-          byte(0x80 | (code & 63));
+      byte(0xF0 | code >> 18), byte(0x80 | (code >> 12 & 63)), byte(0x80 | (code >> 6 & 63)), byte(0x80 | (code & 63));
     }
   }
 

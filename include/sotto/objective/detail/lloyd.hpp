@@ -20,17 +20,14 @@ namespace sotto::detail::inline SOTTO_ABI {
 
 /// Sums over the frames of each cluster. Frames are cut into slots by their number alone, and slots
 /// are added in order: the same bits for any number of threads.
-template <class Scalar>
-class LloydPass {
+template <class Scalar> class LloydPass {
  public:
   LloydPass(int clusters, int dimensions)
-      : clusters_(clusters),
-        dimensions_(dimensions),
+      : clusters_(clusters), dimensions_(dimensions),
         size_(static_cast<std::size_t>(clusters) * static_cast<std::size_t>(dimensions)) {}
 
   /// row(i), i < frames, is a frame's begin. Fills sums, counts and inertia.
-  template <class Row>
-  void measure(int frames, Row row, Matrix<Scalar const> centroids, Executor& executor) {
+  template <class Row> void measure(int frames, Row row, Matrix<Scalar const> centroids, Executor& executor) {
     nearest_.prepare(centroids);
     const int slots = std::clamp(frames / 256, 1, 32);
     slots_.resize(std::max(slots_.size(), static_cast<std::size_t>(slots)));
@@ -68,8 +65,7 @@ class LloydPass {
       const std::size_t first = size_ * static_cast<std::size_t>(part) / parts,
                         last = size_ * static_cast<std::size_t>(part + 1) / parts;
       for (int s = 1; s < slots; ++s)
-        for (std::size_t i = first; i < last; ++i)
-          total.sums[i] += slots_[static_cast<std::size_t>(s)].sums[i];
+        for (std::size_t i = first; i < last; ++i) total.sums[i] += slots_[static_cast<std::size_t>(s)].sums[i];
     });
     if (!std::isfinite(total.inertia)) refuse(frames, row);
   }
@@ -84,12 +80,10 @@ class LloydPass {
       auto& before = weight[static_cast<std::size_t>(k)];
       if (count == 0) continue;
       Scalar* c = centroids.row(k);
-      double const* sum = slots_[0].sums.data() +
-                          static_cast<std::size_t>(k) * static_cast<std::size_t>(dimensions_);
+      double const* sum = slots_[0].sums.data() + static_cast<std::size_t>(k) * static_cast<std::size_t>(dimensions_);
       for (int d = 0; d < dimensions_; ++d)
-        c[d] =
-            static_cast<Scalar>((static_cast<double>(c[d]) * static_cast<double>(before) + sum[d]) /
-                                static_cast<double>(before + count));
+        c[d] = static_cast<Scalar>((static_cast<double>(c[d]) * static_cast<double>(before) + sum[d]) /
+                                   static_cast<double>(before + count));
       before += count;
     }
   }
@@ -100,16 +94,13 @@ class LloydPass {
     std::vector<std::int64_t> counts;
     double inertia = 0;
   };
-  template <class Row>
-  void refuse(int frames, Row row) const {
+  template <class Row> void refuse(int frames, Row row) const {
     for (int i = 0; i < frames; ++i)
       for (int d = 0; d < dimensions_; ++d)
         if (!std::isfinite(static_cast<double>(row(i)[d])))
-          throw Error(ErrorCode::data,
-                      "k-means was given a frame with a number that is not finite in dimension " +
-                          std::to_string(d) + "; check the audio it was made of");
-    throw Error(ErrorCode::data,
-                "k-means was given frames so large that their distances overflow; scale them down");
+          throw Error(ErrorCode::data, "k-means was given a frame with a number that is not finite in dimension " +
+                                           std::to_string(d) + "; check the audio it was made of");
+    throw Error(ErrorCode::data, "k-means was given frames so large that their distances overflow; scale them down");
   }
 
   int clusters_, dimensions_;
@@ -121,8 +112,8 @@ class LloydPass {
 /// Centroids of no weight go, one after another, to the row that is farthest from all others; where
 /// every row is a centroid already they stay. blocks: of rows. Returns how many centroids were
 /// compared with all rows.
-inline std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows,
-                              Matrix<float> centroids, std::vector<std::int64_t> const& weight) {
+inline std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows, Matrix<float> centroids,
+                              std::vector<std::int64_t> const& weight) {
   if (std::find(weight.begin(), weight.end(), 0) == weight.end()) return 0;
   std::size_t compared = 0;
   std::vector<float> distance(rows.size(), std::numeric_limits<float>::infinity());

@@ -15,29 +15,25 @@
 namespace sotto::detail::inline SOTTO_ABI {
 
 /// |x - c|², in eight sums that run side by side.
-template <class Scalar>
-SOTTO_ALWAYS_INLINE double squared_distance(Scalar const* x, Scalar const* c, int dimensions) {
+template <class Scalar> SOTTO_ALWAYS_INLINE double squared_distance(Scalar const* x, Scalar const* c, int dimensions) {
   Scalar sums[8]{};
   int d = 0;
   for (; d + 8 <= dimensions; d += 8)
     for (int j = 0; j < 8; ++j) sums[j] += (x[d + j] - c[d + j]) * (x[d + j] - c[d + j]);
   for (int j = 0; d + j < dimensions; ++j) sums[j] += (x[d + j] - c[d + j]) * (x[d + j] - c[d + j]);
-  return static_cast<double>(((sums[0] + sums[4]) + (sums[1] + sums[5])) +
-                             ((sums[2] + sums[6]) + (sums[3] + sums[7])));
+  return static_cast<double>(((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7])));
 }
 
 /// Centroids packed in tiles of two vectors, so that one number of a frame meets many centroids at
 /// once. The nearest one has the greatest x·c - |c|²/2, the lowest-numbered of equals.
-template <class Scalar>
-class NearestCentroid {
+template <class Scalar> class NearestCentroid {
  public:
   static constexpr int block = 48;  ///< frames that find() takes at most
 
   void prepare(Matrix<Scalar const> centroids) {
     dimensions_ = centroids.columns;
     tiles_ = (centroids.rows + width - 1) / width;
-    const auto stride =
-        static_cast<std::size_t>(dimensions_ + 1) * width;  // a tile's first row is -|c|²/2
+    const auto stride = static_cast<std::size_t>(dimensions_ + 1) * width;  // a tile's first row is -|c|²/2
     packed_.assign(static_cast<std::size_t>(tiles_) * stride, Scalar(0));
     for (int k = 0; k < tiles_ * width; ++k) {
       Scalar* to = packed_.data() + static_cast<std::size_t>(k / width) * stride + k % width;
@@ -67,10 +63,9 @@ class NearestCentroid {
     Index lane{};
     for (int l = 0; l < lanes; ++l) lane[l] = l;
     for (int tile = 0; tile < tiles_; ++tile) {
-      Scalar const* panel = packed_.data() + static_cast<std::size_t>(tile) *
-                                                 static_cast<std::size_t>(dimensions_ + 1) * width;
-      const Index low = lane + static_cast<Whole>(tile * width),
-                  high = low + static_cast<Whole>(lanes);
+      Scalar const* panel =
+          packed_.data() + static_cast<std::size_t>(tile) * static_cast<std::size_t>(dimensions_ + 1) * width;
+      const Index low = lane + static_cast<Whole>(tile * width), high = low + static_cast<Whole>(lanes);
       for (int first = 0; first < count; first += together) {
         Scalar const* x[together];
         // A short last group repeats its last row: the same arithmetic for every row.
@@ -100,8 +95,8 @@ class NearestCentroid {
   }
 
  private:
-  static constexpr int bytes = cpu::lanes * 4, lanes = bytes / static_cast<int>(sizeof(Scalar)),
-                       width = 2 * lanes, together = 6;
+  static constexpr int bytes = cpu::lanes * 4, lanes = bytes / static_cast<int>(sizeof(Scalar)), width = 2 * lanes,
+                       together = 6;
   using Whole = std::conditional_t<sizeof(Scalar) == 4, std::int32_t, std::int64_t>;
   typedef Scalar Vec __attribute__((vector_size(bytes)));
   typedef Whole Index __attribute__((vector_size(bytes)));
@@ -113,8 +108,8 @@ class NearestCentroid {
       return v;
     };
     // Twelve named sums: an array of them would live in memory.
-    Vec a0 = load(panel), a1 = load(panel + lanes), b0 = a0, b1 = a1, c0 = a0, c1 = a1, d0 = a0,
-        d1 = a1, e0 = a0, e1 = a1, f0 = a0, f1 = a1;
+    Vec a0 = load(panel), a1 = load(panel + lanes), b0 = a0, b1 = a1, c0 = a0, c1 = a1, d0 = a0, d1 = a1, e0 = a0,
+        e1 = a1, f0 = a0, f1 = a1;
     for (int d = 0; d < dimensions_; ++d) {
       panel += width;
       const Vec low = load(panel), high = load(panel + lanes);
@@ -125,10 +120,8 @@ class NearestCentroid {
       e0 += x[4][d] * low, e1 += x[4][d] * high;
       f0 += x[5][d] * low, f1 += x[5][d] * high;
     }
-    score[0][0] = a0, score[0][1] = a1, score[1][0] = b0, score[1][1] = b1, score[2][0] = c0,
-    score[2][1] = c1;
-    score[3][0] = d0, score[3][1] = d1, score[4][0] = e0, score[4][1] = e1, score[5][0] = f0,
-    score[5][1] = f1;
+    score[0][0] = a0, score[0][1] = a1, score[1][0] = b0, score[1][1] = b1, score[2][0] = c0, score[2][1] = c1;
+    score[3][0] = d0, score[3][1] = d1, score[4][0] = e0, score[4][1] = e1, score[5][0] = f0, score[5][1] = f1;
   }
 
   int dimensions_ = 0, tiles_ = 0;
@@ -146,8 +139,7 @@ class FrameBlocks {
     packed_.resize(blocks_ * block * static_cast<std::size_t>(dimensions));
     for (std::size_t i = 0; i < rows.size(); ++i)
       for (std::size_t d = 0; d < static_cast<std::size_t>(dimensions); ++d)
-        packed_[(i / block * static_cast<std::size_t>(dimensions) + d) * block + i % block] =
-            rows[i][d];
+        packed_[(i / block * static_cast<std::size_t>(dimensions) + d) * block + i % block] = rows[i][d];
   }
   std::size_t blocks() const { return blocks_; }
   /// to[i] = squared distance of frame i of block b from x; what is past the last frame has any.
@@ -157,8 +149,7 @@ class FrameBlocks {
     for (int d = 0; d < dimensions_; ++d, p += block) {
       const cpu::Vec at = cpu::splat(x[d]);
       const cpu::Vec d0 = cpu::load(p) - at, d1 = cpu::load(p + cpu::lanes) - at,
-                     d2 = cpu::load(p + 2 * cpu::lanes) - at,
-                     d3 = cpu::load(p + 3 * cpu::lanes) - at;
+                     d2 = cpu::load(p + 2 * cpu::lanes) - at, d3 = cpu::load(p + 3 * cpu::lanes) - at;
       s0 += d0 * d0;
       s1 += d1 * d1;
       s2 += d2 * d2;

@@ -30,14 +30,12 @@ constexpr std::array<Pooling, 2> poolings{Pooling::frames20, Pooling::mean_std};
 // Pooled features of layers [first, last): one matrix [items, pooled width] a pooling and layer.
 using PooledLayers = std::array<std::vector<std::vector<float>>, 2>;
 
-inline PooledLayers pool_layers(AnySource const& source, FeatureExtractor const& extractor,
-                                int first, int last, std::vector<WordItem>& items,
-                                Executor& executor) {
+inline PooledLayers pool_layers(AnySource const& source, FeatureExtractor const& extractor, int first, int last,
+                                std::vector<WordItem>& items, Executor& executor) {
   PooledLayers pooled;
   for (std::size_t p = 0; p < 2; ++p)
     for (int l = first; l < last; ++l)
-      pooled[p].emplace_back(
-          items.size() * static_cast<std::size_t>(pooled_width(poolings[p], extractor.width(l))));
+      pooled[p].emplace_back(items.size() * static_cast<std::size_t>(pooled_width(poolings[p], extractor.width(l))));
   std::atomic<std::size_t> next{0};
   executor.run(executor.concurrency(), [&](int) {
     const auto own = extractor.clone();
@@ -56,9 +54,8 @@ inline PooledLayers pool_layers(AnySource const& source, FeatureExtractor const&
       for (int l = first; l < last; ++l) {
         auto const& layer = layers[static_cast<std::size_t>(l)];
         const int width = extractor.width(l);
-        const Matrix<float const> frames{
-            layer.data(), static_cast<int>(layer.size() / static_cast<std::size_t>(width)), width,
-            width};
+        const Matrix<float const> frames{layer.data(), static_cast<int>(layer.size() / static_cast<std::size_t>(width)),
+                                         width, width};
         for (std::size_t p = 0; p < 2; ++p) {
           const auto length = static_cast<std::size_t>(pooled_width(poolings[p], width));
           auto& matrix = pooled[p][static_cast<std::size_t>(l - first)];
@@ -92,9 +89,8 @@ inline double accuracy(std::span<int const> predicted, std::span<int const> trut
 
 // One layer under one pooling: fits every ridge, keeps the one that validates best (the strongest
 // of equals), and only then looks at the test speakers. Returns its predictions of them.
-inline std::vector<int> score_layer(WordPlan const& plan, Matrix<float const> pooled,
-                                    WordOptions const& options, Executor& executor,
-                                    LayerScore& score) {
+inline std::vector<int> score_layer(WordPlan const& plan, Matrix<float const> pooled, WordOptions const& options,
+                                    Executor& executor, LayerScore& score) {
   const int train = plan.utterances[0], validation = plan.utterances[1], test = plan.utterances[2];
   const std::span<int const> truth(plan.truth);
   const Ridge problem(pooled.slice_rows(0, train), truth.first(static_cast<std::size_t>(train)),
@@ -110,8 +106,7 @@ inline std::vector<int> score_layer(WordPlan const& plan, Matrix<float const> po
   });
   std::size_t best = 0;
   for (std::size_t r = 1; r < validated.size(); ++r)
-    if (validated[r] > validated[best] ||
-        (validated[r] == validated[best] && options.ridges[r] > options.ridges[best]))
+    if (validated[r] > validated[best] || (validated[r] == validated[best] && options.ridges[r] > options.ridges[best]))
       best = r;
   std::vector<int> predicted(static_cast<std::size_t>(test));
   classifiers[best]->predict(pooled.slice_rows(train + validation, test), predicted);
@@ -123,8 +118,7 @@ inline std::vector<int> score_layer(WordPlan const& plan, Matrix<float const> po
 
 // 95 % interval of the test accuracy under resampling of speakers, since utterances of one voice
 // are not independent.
-inline std::pair<double, double> speaker_interval(WordPlan const& plan,
-                                                  std::span<int const> predicted,
+inline std::pair<double, double> speaker_interval(WordPlan const& plan, std::span<int const> predicted,
                                                   WordOptions const& options) {
   std::map<int, std::pair<int, int>> by_speaker;  // right, all
   const std::size_t first = plan.items.size() - predicted.size();

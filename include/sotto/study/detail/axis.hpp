@@ -26,8 +26,7 @@ struct Axis {
 
   /// Where a value lies, 0 at the low end and 1 at the high end.
   double at(double value) const {
-    if (logarithmic)
-      return (std::log10(value) - std::log10(low)) / (std::log10(high) - std::log10(low));
+    if (logarithmic) return (std::log10(value) - std::log10(low)) / (std::log10(high) - std::log10(low));
     return (value - low) / (high - low);
   }
 };
@@ -51,8 +50,7 @@ struct Range {
 
 /// Ticks from low to high at a nice step, some `count` of them; the range grows outwards to ticks
 /// if `to_ticks`. scale: what the numbers are divided by in labels; suffix follows each.
-inline Axis linear_axis(Range range, int count, bool to_ticks, double scale = 1,
-                        std::string const& suffix = {}) {
+inline Axis linear_axis(Range range, int count, bool to_ticks, double scale = 1, std::string const& suffix = {}) {
   if (range.empty()) range = {0, 1};
   if (range.high - range.low <= 1e-12 * std::max(std::abs(range.low), std::abs(range.high)) ||
       range.high == range.low) {
@@ -65,9 +63,8 @@ inline Axis linear_axis(Range range, int count, bool to_ticks, double scale = 1,
   axis.high = to_ticks ? std::ceil(range.high / step - 1e-9) * step : range.high;
   const double shown = step / scale;
   int digits = 0;
-  while (digits < 12 &&
-         std::abs(shown * std::pow(10., digits) - std::round(shown * std::pow(10., digits))) >
-             1e-6 * std::pow(10., digits) * shown)
+  while (digits < 12 && std::abs(shown * std::pow(10., digits) - std::round(shown * std::pow(10., digits))) >
+                            1e-6 * std::pow(10., digits) * shown)
     ++digits;
   for (double k = std::ceil(axis.low / step - 1e-6); k * step <= axis.high + 1e-6 * step; ++k)
     axis.ticks.push_back({k * step, format_fixed(k * step / scale, digits) + suffix});
@@ -85,10 +82,9 @@ inline Axis logarithmic_axis(Range range, int count) {
   axis.high = range.high;
   const double decades = std::log10(range.high / range.low);
   const int every = std::max(1, static_cast<int>(std::ceil(decades / count)));
-  const std::vector<double> factors =
-      decades >= 3 ? std::vector<double>{1} : std::vector<double>{1, 2, 5};
-  for (int power = static_cast<int>(std::floor(std::log10(range.low)));
-       power <= std::ceil(std::log10(range.high)); ++power) {
+  const std::vector<double> factors = decades >= 3 ? std::vector<double>{1} : std::vector<double>{1, 2, 5};
+  for (int power = static_cast<int>(std::floor(std::log10(range.low))); power <= std::ceil(std::log10(range.high));
+       ++power) {
     if (power % every != 0) continue;
     for (const double factor : factors) {
       const double value = factor * std::pow(10., power);

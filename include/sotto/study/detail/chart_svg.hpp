@@ -45,8 +45,7 @@ struct Stretch {
 
 // At most `most` stretches of equal width on the axis: a step's loss is noisy, and a line through
 // thousands of points would be a smear.
-inline std::vector<Stretch> stretches(std::vector<Point> const& points, Axis const& axis,
-                                      int most) {
+inline std::vector<Stretch> stretches(std::vector<Point> const& points, Axis const& axis, int most) {
   std::vector<Stretch> result;
   if (static_cast<int>(points.size()) <= 2 * most) {
     for (auto const& p : points) result.push_back({p.x, p.y, p.y, p.y});
@@ -72,8 +71,8 @@ inline std::vector<Stretch> stretches(std::vector<Point> const& points, Axis con
 
 inline std::string text_at(double x, double y, char const* anchor, std::string const& text,
                            char const* style = "tick") {
-  return "<text class=\"" + std::string(style) + "\" x=\"" + px(x) + "\" y=\"" + px(y) +
-         "\" text-anchor=\"" + anchor + "\">" + escape(text) + "</text>";
+  return "<text class=\"" + std::string(style) + "\" x=\"" + px(x) + "\" y=\"" + px(y) + "\" text-anchor=\"" + anchor +
+         "\">" + escape(text) + "</text>";
 }
 
 // One command of a path.
@@ -83,17 +82,15 @@ inline std::string to(char command, double x, double y) {
 }
 
 inline std::string rule(char const* style, double x1, double y1, double x2, double y2) {
-  return "<path class=\"" + std::string(style) + "\" d=\"" + to('M', x1, y1) + to('L', x2, y2) +
-         "\"/>";
+  return "<path class=\"" + std::string(style) + "\" d=\"" + to('M', x1, y1) + to('L', x2, y2) + "\"/>";
 }
 
 inline std::string opening(Canvas const& canvas, std::string const& id, std::string const& title,
                            std::string const& description) {
   const std::string own = id + canvas.style;
-  return "<svg class=\"" + std::string(canvas.style) + "\" viewBox=\"0 0 " + px(canvas.width) +
-         " " + px(canvas.height) + "\" role=\"img\" aria-labelledby=\"" + own + "t " + own +
-         "d\"><title id=\"" + own + "t\">" + escape(title) + "</title><desc id=\"" + own + "d\">" +
-         escape(description) + "</desc>";
+  return "<svg class=\"" + std::string(canvas.style) + "\" viewBox=\"0 0 " + px(canvas.width) + " " +
+         px(canvas.height) + "\" role=\"img\" aria-labelledby=\"" + own + "t " + own + "d\"><title id=\"" + own +
+         "t\">" + escape(title) + "</title><desc id=\"" + own + "d\">" + escape(description) + "</desc>";
 }
 
 // Everything about a chart that both drawings share.
@@ -114,29 +111,23 @@ struct PreparedChart {
     if (c.percent && !y.empty()) y.add(0);
     description = c.y_label + " against " + c.x_label + ".";
     for (std::size_t i = 0; i < points.size(); ++i)
-      description += points[i].empty()
-                         ? " " + c.curves[i].name + ": no finite values."
-                         : " " + c.curves[i].name + ": from " + shown(points[i].front().y) +
-                               " to " + shown(points[i].back().y) + ".";
+      description += points[i].empty() ? " " + c.curves[i].name + ": no finite values."
+                                       : " " + c.curves[i].name + ": from " + shown(points[i].front().y) + " to " +
+                                             shown(points[i].back().y) + ".";
   }
-  std::string shown(double value) const {
-    return chart.percent ? format_percent(value) : format_significant(value, 3);
-  }
+  std::string shown(double value) const { return chart.percent ? format_percent(value) : format_significant(value, 3); }
 };
 
-inline std::string draw(PreparedChart const& prepared, Canvas const& canvas,
-                        std::string const& id) {
+inline std::string draw(PreparedChart const& prepared, Canvas const& canvas, std::string const& id) {
   Chart const& chart = prepared.chart;
   const double left = 46, right = canvas.width - 14, top = 26, bottom = canvas.height - 44;
-  const SiPrefix prefix =
-      chart.x_unit.empty() || prepared.x.empty() ? SiPrefix{1, ""} : si_prefix(prepared.x.high);
+  const SiPrefix prefix = chart.x_unit.empty() || prepared.x.empty() ? SiPrefix{1, ""} : si_prefix(prepared.x.high);
   Range across = prepared.x;
   if (!chart.log_x && !across.empty() && across.low > 0 && across.low < .2 * across.high)
     across.low = 0;  // nearly there: an axis from 0 reads more easily
   const Axis x = chart.log_x ? logarithmic_axis(across, canvas.x_ticks)
                              : linear_axis(across, canvas.x_ticks, false, prefix.factor);
-  const Axis y = linear_axis(prepared.y, canvas.y_ticks, true, chart.percent ? .01 : 1,
-                             chart.percent ? " %" : "");
+  const Axis y = linear_axis(prepared.y, canvas.y_ticks, true, chart.percent ? .01 : 1, chart.percent ? " %" : "");
   const auto at_x = [&](double value) { return left + (right - left) * x.at(value); };
   const auto at_y = [&](double value) { return bottom - (bottom - top) * y.at(value); };
 
@@ -160,8 +151,7 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas,
   std::string unit = chart.x_unit;
   if (!unit.empty()) unit = " (" + std::string(chart.log_x ? "" : prefix.letter) + unit + ")";
   svg += text_at((left + right) / 2, canvas.height - 6, "middle", chart.x_label + unit, "label");
-  if (prepared.x.empty())
-    svg += text_at((left + right) / 2, (top + bottom) / 2, "middle", "no finite values", "label");
+  if (prepared.x.empty()) svg += text_at((left + right) / 2, (top + bottom) / 2, "middle", "no finite values", "label");
 
   for (std::size_t i = 0; i < prepared.points.size(); ++i) {
     const auto line = stretches(prepared.points[i], x, static_cast<int>(canvas.width / 5));
@@ -173,13 +163,11 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas,
       under.insert(0, to('L', at_x(s.x), at_y(s.low)));
     }
     svg += "<g class=\"c" + std::to_string(i % colours) + "\">";
-    if (line.size() < prepared.points[i].size())
-      svg += "<path class=\"band\" d=\"" + band + under + "Z\"/>";
+    if (line.size() < prepared.points[i].size()) svg += "<path class=\"band\" d=\"" + band + under + "Z\"/>";
     svg += "<path class=\"line\" d=\"" + path + "\"/>";
     if (static_cast<double>(line.size()) <= canvas.width / 20)  // more would be a dotted line
       for (auto const& s : line)
-        svg += "<circle class=\"dot\" cx=\"" + px(at_x(s.x)) + "\" cy=\"" + px(at_y(s.mean)) +
-               "\" r=\"2.6\"/>";
+        svg += "<circle class=\"dot\" cx=\"" + px(at_x(s.x)) + "\" cy=\"" + px(at_y(s.mean)) + "\" r=\"2.6\"/>";
     svg += "</g>";
   }
   return svg + "</svg>";
@@ -189,42 +177,35 @@ inline std::string draw(PreparedChart const& prepared, Canvas const& canvas,
 /// drawing.
 inline std::string figure(Chart const& chart, std::string const& id) {
   const PreparedChart prepared(chart);
-  std::string html =
-      "<figure><figcaption>" + escape(chart.title) + "</figcaption><ul class=\"legend\">";
+  std::string html = "<figure><figcaption>" + escape(chart.title) + "</figcaption><ul class=\"legend\">";
   bool banded = false;
   for (std::size_t i = 0; i < chart.curves.size(); ++i) {
     auto const& points = prepared.points[i];
     banded |= points.size() > 2 * static_cast<std::size_t>(wide.width / 5);
-    html += "<li class=\"c" + std::to_string(i % colours) + "\"><i></i>" +
-            escape(chart.curves[i].name) + " <b>" +
+    html += "<li class=\"c" + std::to_string(i % colours) + "\"><i></i>" + escape(chart.curves[i].name) + " <b>" +
             (points.empty() ? "n/a" : escape(prepared.shown(points.back().y))) + "</b></li>";
   }
   html += "</ul>" + draw(prepared, wide, id) + draw(prepared, narrow, id);
-  if (banded)
-    html +=
-        "<p class=\"remark\">Long lines are means of short stretches; the band is their range.</p>";
+  if (banded) html += "<p class=\"remark\">Long lines are means of short stretches; the band is their range.</p>";
   return html + "</figure>";
 }
 
 inline std::string draw(IntervalChart const& chart, Canvas canvas, std::string const& id) {
   constexpr double row_height = 46;
   canvas.height = row_height * static_cast<double>(chart.rows.size()) + 52;
-  const auto shown = [&](double v) {
-    return chart.percent ? format_percent(v) : format_significant(v, 3);
-  };
+  const auto shown = [&](double v) { return chart.percent ? format_percent(v) : format_significant(v, 3); };
   Range range;
   range.add(0);
   std::string description;
   for (auto const& row : chart.rows) {
     for (const double v : {row.value, row.low, row.high})
       if (std::isfinite(v)) range.add(v);
-    description += row.name + ": " + shown(row.value) + ", interval " + shown(row.low) + " to " +
-                   shown(row.high) + ". ";
+    description +=
+        row.name + ": " + shown(row.value) + ", interval " + shown(row.low) + " to " + shown(row.high) + ". ";
   }
   if (range.high == 0 && range.low == 0) range.add(1);
   const double left = 12, right = canvas.width - 18, top = 4, bottom = canvas.height - 44;
-  const Axis x =
-      linear_axis(range, canvas.x_ticks, true, chart.percent ? .01 : 1, chart.percent ? " %" : "");
+  const Axis x = linear_axis(range, canvas.x_ticks, true, chart.percent ? .01 : 1, chart.percent ? " %" : "");
   const auto at_x = [&](double value) { return left + (right - left) * x.at(value); };
   std::string svg = opening(canvas, id, chart.title, description);
   for (auto const& tick : x.ticks) {
@@ -235,22 +216,18 @@ inline std::string draw(IntervalChart const& chart, Canvas canvas, std::string c
   svg += text_at((left + right) / 2, canvas.height - 6, "middle", chart.x_label, "label");
   double y = top;
   for (auto const& row : chart.rows) {
-    svg += "<text class=\"name halo\" x=\"" + px(left) + "\" y=\"" + px(y + 15) + "\">" +
-           escape(row.name) + " <tspan class=\"value\">" + escape(shown(row.value)) + "</tspan>" +
-           (row.note.empty() || canvas.width < 500
-                ? ""
-                : " <tspan class=\"tick\">" + escape(row.note) + "</tspan>") +
+    svg += "<text class=\"name halo\" x=\"" + px(left) + "\" y=\"" + px(y + 15) + "\">" + escape(row.name) +
+           " <tspan class=\"value\">" + escape(shown(row.value)) + "</tspan>" +
+           (row.note.empty() || canvas.width < 500 ? "" : " <tspan class=\"tick\">" + escape(row.note) + "</tspan>") +
            "</text>";
     const double middle = y + 29;
     svg += std::string("<g class=\"") + (row.highlight ? "c0" : "plain") + "\">";
     if (std::isfinite(row.low) && std::isfinite(row.high)) {
       svg += rule("interval", at_x(row.low), middle, at_x(row.high), middle);
-      for (const double end : {row.low, row.high})
-        svg += rule("cap", at_x(end), middle - 4, at_x(end), middle + 4);
+      for (const double end : {row.low, row.high}) svg += rule("cap", at_x(end), middle - 4, at_x(end), middle + 4);
     }
     if (std::isfinite(row.value))
-      svg += "<circle class=\"dot\" cx=\"" + px(at_x(row.value)) + "\" cy=\"" + px(middle) +
-             "\" r=\"5\"/>";
+      svg += "<circle class=\"dot\" cx=\"" + px(at_x(row.value)) + "\" cy=\"" + px(middle) + "\" r=\"5\"/>";
     svg += "</g>";
     y += row_height;
   }

@@ -64,22 +64,18 @@ SOTTO_NOINLINE void tile_columns(int rows, int depth, float const* a, float cons
 // S = Q K^T or dP = dO V^T: [rows, HeadWidth] (rows Padded apart) times panels, into a tile;
 // `columns` rounded up to lanes.
 template <int HeadWidth, int Padded>
-SOTTO_ALWAYS_INLINE void tile_scores(int rows, int columns, float const* q, float const* panels,
-                                     float* tile) {
+SOTTO_ALWAYS_INLINE void tile_scores(int rows, int columns, float const* q, float const* panels, float* tile) {
   int j = 0;
   for (; j + lanes < columns; j += panel_keys)
-    tile_columns<2, Padded, 1, panel_keys, tile_keys, false>(rows, HeadWidth, q,
-                                                             panels + j * HeadWidth, tile + j);
+    tile_columns<2, Padded, 1, panel_keys, tile_keys, false>(rows, HeadWidth, q, panels + j * HeadWidth, tile + j);
   if (j < columns)
-    tile_columns<1, Padded, 1, panel_keys, tile_keys, false>(rows, HeadWidth, q,
-                                                             panels + j * HeadWidth, tile + j);
+    tile_columns<1, Padded, 1, panel_keys, tile_keys, false>(rows, HeadWidth, q, panels + j * HeadWidth, tile + j);
 }
 
 // C += A B with B and C [.., Padded]: a tile (ARow = tile_keys, AStep = 1) or its transpose (1,
 // tile_keys) times rows.
 template <int ARow, int AStep, int Padded, int First = 0>
-SOTTO_ALWAYS_INLINE void tile_times_rows(int rows, int depth, float const* tile, float const* b,
-                                         float* c) {
+SOTTO_ALWAYS_INLINE void tile_times_rows(int rows, int depth, float const* tile, float const* b, float* c) {
   constexpr int vectors = take_vectors((Padded - First) / lanes);
   tile_columns<vectors, ARow, AStep, Padded, Padded, true>(rows, depth, tile, b + First, c + First);
   if constexpr (First + vectors * lanes < Padded)
@@ -89,8 +85,8 @@ SOTTO_ALWAYS_INLINE void tile_times_rows(int rows, int depth, float const* tile,
 // Copies rows [count, HeadWidth] times scale to rows [.., Padded], and clears what the copy leaves:
 // the columns from HeadWidth on, and the rows [count, rows).
 template <int HeadWidth, int Padded>
-SOTTO_ALWAYS_INLINE void pack_rows(float const* from, std::ptrdiff_t stride, int count, float scale,
-                                   int rows, float* to) {
+SOTTO_ALWAYS_INLINE void pack_rows(float const* from, std::ptrdiff_t stride, int count, float scale, int rows,
+                                   float* to) {
   for (int i = 0; i < count; ++i) {
     for (int c = 0; c < HeadWidth; ++c) to[i * Padded + c] = from[i * stride + c] * scale;
     for (int c = HeadWidth; c < Padded; ++c) to[i * Padded + c] = 0;
@@ -101,12 +97,10 @@ SOTTO_ALWAYS_INLINE void pack_rows(float const* from, std::ptrdiff_t stride, int
 // Transposes rows [.., Padded] into panels; keys at and beyond `length` up to the panel's end must
 // be zeros in `rows`.
 template <int HeadWidth, int Padded>
-SOTTO_NOINLINE void pack_panels(float const* __restrict rows, int length,
-                                float* __restrict panels) {
+SOTTO_NOINLINE void pack_panels(float const* __restrict rows, int length, float* __restrict panels) {
   for (int j0 = 0; j0 < length; j0 += panel_keys)
     for (int c = 0; c < HeadWidth; ++c)
-      for (int j = 0; j < panel_keys; ++j)
-        panels[j0 * HeadWidth + c * panel_keys + j] = rows[(j0 + j) * Padded + c];
+      for (int j = 0; j < panel_keys; ++j) panels[j0 * HeadWidth + c * panel_keys + j] = rows[(j0 + j) * Padded + c];
 }
 
 }  // namespace sotto::cpu::detail::inline SOTTO_ABI
