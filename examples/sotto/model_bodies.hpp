@@ -79,7 +79,7 @@ template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySo
   start.budget = trainer.budget();
   start.step = trainer.steps();
   start.next_step = trainer.next_step_cost();
-  start.slots = trainer.options().slots;
+  start.slots = trainer.slots();
   watch.on_start(start);
   RunEnd end;
   end.outcome = trainer.run();

@@ -1,30 +1,26 @@
 // From a plan of crops to a batch: audio, features, augmentation, masks, labels, packed into lanes.
 #pragma once
 
-#include <memory>
+#include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <sotto/data/batch.hpp>
 #include <sotto/data/sampler.hpp>
 #include <sotto/data/source.hpp>
-#include <sotto/encoder/spec.hpp>
-#include <sotto/train/options.hpp>
+#include <sotto/objective/masking.hpp>
 
 namespace sotto::inline SOTTO_ABI {
 
 /// Makes batches; a function of (seed, cursor, crops). One object a thread.
-template <class Model> class Batcher {
+template <class Frontend, class Augmentation, class Targets> class Batcher {
  public:
-  using Frontend = typename Model::Frontend;
-  using Objective = typename Model::Objective;
-  using Targets = typename Objective::Targets;
+  Batcher(AnySource source, Targets const& targets, LanePacking packing, MaskOptions const& mask,
+          typename Augmentation::Options const& augmentation, std::uint64_t seed)
+      : source_(std::move(source)), targets_(targets), packing_(std::move(packing)), mask_(mask),
+        augmentation_(augmentation), seed_(seed) {}
 
-  Batcher(AnySource source, Targets const& targets, PretrainerOptions<Model> const& options)
-      : source_(std::move(source)), targets_(&targets), seed_(options.seed), mask_(options.objective.mask),
-        augmentation_(options.augmentation), packing_(options.batch.lane_rows, options.slots) {}
-
-  LanePacking const& packing() const { return packing_; }
   /// The most rows of a lane and of a batch: buffers are made for them once.
   void reserve(int lane_rows, int batch_rows) {
     lane_capacity_ = lane_rows;
@@ -79,10 +75,10 @@ template <class Model> class Batcher {
     const Matrix<float> features{lane.features.data() + static_cast<std::size_t>(first) * Frontend::features,
                                  crop.frames, Frontend::features, Frontend::features};
     extractor_.compute(samples_, features);
-    if constexpr (!Model::Augmentation::empty) {
+    if constexpr (!Augmentation::empty) {
       if (purpose == Purpose::mask) {
         Random random(seed_, Purpose::augment, cursor, item);
-        Model::Augmentation::apply(augmentation_, random, features);
+        Augmentation::apply(augmentation_, random, features);
       }
     }
     masker_.draw(mask_, crop.frames, Random(seed_, purpose, cursor, item), first, lane.masked);
@@ -100,7 +96,7 @@ template <class Model> class Batcher {
       labels_.resize(static_cast<std::size_t>(lane.rows()));
       for (int i = 0; i < lane.sequences(); ++i) {
         const auto s = static_cast<std::size_t>(i);
-        targets_->read(static_cast<std::size_t>(lane.utterances[s]), lane.starts[s],
+        targets_.read(static_cast<std::size_t>(lane.utterances[s]), lane.starts[s],
                        lane.offsets[s + 1] - lane.offsets[s], labels_.data() + lane.offsets[s]);
       }
       for (const int row : lane.masked) lane.targets.push_back(labels_[static_cast<std::size_t>(row)]);
@@ -109,11 +105,11 @@ template <class Model> class Batcher {
   }
 
   AnySource source_;
-  Targets const* targets_;
-  std::uint64_t seed_;
-  MaskOptions mask_;
-  typename Model::Augmentation::Options augmentation_;
+  Targets const& targets_;
   LanePacking packing_;
+  MaskOptions mask_;
+  typename Augmentation::Options augmentation_;
+  std::uint64_t seed_;
   typename Frontend::Extractor extractor_{};
   SpanMasker masker_;
   std::vector<int> lengths_, order_, lane_of_, labels_;

@@ -95,17 +95,17 @@ class Checkpoint {
 
   /// All parameters of the table, into a flat buffer.
   void read(std::span<ParameterEntry const> table, float* values) const {
-    for (auto const& entry : table) read(entry.name(), entry.size, values + entry.offset);
+    for (auto const& entry : table) read(entry.name(), {values + entry.offset, entry.size});
   }
-  /// One tensor of n numbers.
-  void read(std::string const& name, std::size_t n, float* to) const {
+  /// One tensor, of as many numbers.
+  SOTTO_COLD void read(std::string const& name, std::span<float> to) const {
     const auto values = file_.floats(name);
-    if (values.size() != n)
+    if (values.size() != to.size())
       throw Error(ErrorCode::checkpoint,
-                  "tensor '" + name + "' has " + std::to_string(values.size()) + " numbers where " + std::to_string(n) +
-                      " belong",
+                  "tensor '" + name + "' has " + std::to_string(values.size()) + " numbers where " +
+                      std::to_string(to.size()) + " belong",
                   path_);
-    std::copy(values.begin(), values.end(), to);
+    std::copy(values.begin(), values.end(), to.begin());
   }
   std::vector<float> floats(std::string const& name) const { return file_.floats(name); }
   std::vector<double> doubles(std::string const& name) const { return file_.doubles(name); }

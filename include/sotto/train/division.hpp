@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <sotto/core/error.hpp>
+#include <sotto/core/parallel.hpp>
 #include <sotto/core/philox.hpp>
 #include <sotto/data/sampler.hpp>
 #include <sotto/data/source.hpp>
@@ -23,9 +24,8 @@ struct Division {
   std::vector<Crop> evaluated;  ///< fixed crops of held-out speech, at most options.rows frames
 
   /// frames(i): frames of utterance i; crop: most frames of one crop.
-  template <class Frames>
   SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test,
-                                std::uint64_t seed, int crop, Frames&& frames) {
+                                std::uint64_t seed, int crop, FunctionRef<int(std::size_t)> frames) {
     Division division;
     std::map<std::string, bool, std::less<>> held;  // by speaker: a function of the name, so that more data move nobody
     for (std::size_t i = 0; i < source.size(); ++i) {

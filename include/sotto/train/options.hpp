@@ -5,18 +5,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <stop_token>
-#include <string>
-#include <tuple>
-#include <type_traits>
-#include <vector>
 
 #include <sotto/budget/units.hpp>
-#include <sotto/core/error.hpp>
 #include <sotto/core/parallel.hpp>
 #include <sotto/nn/noise.hpp>
 #include <sotto/optim/schedule.hpp>
+#include <sotto/train/detail/option_text.hpp>
 #include <sotto/train/step.hpp>
 
 namespace sotto::inline SOTTO_ABI {
@@ -40,7 +35,25 @@ struct CheckpointOptions {
   bool resume = false;              ///< go on from the checkpoint in `directory`; it must have been of this run
 };
 
-/// Options of a Pretrainer<Model>.
+/// What of a run's options is of no model.
+struct RunOptions {
+  Budget budget = Flops{0};
+  std::uint64_t seed = 1;
+  int threads = 0;
+  int slots = 0;
+  BatchOptions batch{};
+  EncoderOptions encoder{};
+  OptimizerOptions optimizer{};
+  HeldOutOptions held_out{};
+  bool exclude_test_split = false;
+  CheckpointOptions checkpoint{};
+  std::function<void(Step const&)> on_step{};
+  std::function<void(Preparation const&)> on_preparation{};
+  std::stop_token stop{};
+  Executor* executor = nullptr;
+};
+
+/// Options of a Pretrainer<Model>: one flat aggregate, so that a program names only what it changes.
 template <class Model> struct PretrainerOptions {
   Budget budget = Flops{0};
   std::uint64_t seed = 1;
@@ -58,70 +71,19 @@ template <class Model> struct PretrainerOptions {
   std::function<void(Preparation const&)> on_preparation{};
   std::stop_token stop{};
   Executor* executor = nullptr;  ///< the host's pool; nullptr: sotto's own, of `threads`
+
+  SOTTO_COLD RunOptions run() const {
+    return {budget,     seed,    threads, slots,          batch, encoder, optimizer, held_out, exclude_test_split,
+            checkpoint, on_step, on_preparation, stop, executor};
+  }
 };
 
 }  // namespace sotto::inline SOTTO_ABI
 
 namespace sotto::detail::inline SOTTO_ABI {
 
-/// Writes numbers to and reads them from named texts.
-class OptionText {
- public:
-  using Texts = std::map<std::string, std::string>;
-
-  static OptionText writing(Texts& to) { return OptionText(&to, nullptr); }
-  static OptionText reading(Texts const& from) { return OptionText(nullptr, &from); }
-
-  template <class T> void operator()(std::string const& name, T& value) {
-    if (to_ != nullptr) {
-      (*to_)[name] = text_of(value);
-      return;
-    }
-    const auto at = from_->find(name);
-    if (at == from_->end())
-      throw Error(ErrorCode::checkpoint, "the checkpoint does not say '" + name + "': it is from another version");
-    read(at->second, value);
-  }
-
- private:
-  OptionText(Texts* to, Texts const* from) : to_(to), from_(from) {}
-
-  template <class T> static std::string text_of(T const& value) {
-    if constexpr (std::is_same_v<T, Budget>) {
-      return value.text();
-    } else if constexpr (std::is_floating_point_v<T>) {
-      char text[40];
-      std::snprintf(text, sizeof text, "%.17g", static_cast<double>(value));
-      return text;
-    } else if constexpr (requires { value.count(); }) {
-      return std::to_string(value.count());
-    } else {
-      return std::to_string(value);
-    }
-  }
-  template <class T> static void read(std::string const& text, T& value) {
-    if constexpr (std::is_same_v<T, Budget>)
-      value = Budget::parse(text);
-    else if constexpr (std::is_floating_point_v<T>)
-      value = static_cast<T>(std::strtod(text.c_str(), nullptr));
-    else if constexpr (requires { value.count(); })
-      value = T(std::strtoll(text.c_str(), nullptr, 10));
-    else if constexpr (std::is_unsigned_v<T>)
-      value = static_cast<T>(std::strtoull(text.c_str(), nullptr, 10));
-    else
-      value = static_cast<T>(std::strtoll(text.c_str(), nullptr, 10));
-  }
-
-  Texts* to_;
-  Texts const* from_;
-};
-
-/// Options of a user's own objective or augmentation are stored if they have `visit(f)`, which names each.
-template <class Options, class F> void visit_own(Options& options, F&& f) {
-  if constexpr (requires { options.visit(f); }) options.visit(f);
-}
-
-template <class Model, class F> void visit_options(PretrainerOptions<Model>& o, F&& f) {
+/// What a run must have in common with the one that it goes on from.
+inline SOTTO_COLD void visit_options(RunOptions& o, OptionText& f) {
   f("budget", o.budget);
   f("seed", o.seed);
   f("slots", o.slots);
@@ -130,8 +92,6 @@ template <class Model, class F> void visit_options(PretrainerOptions<Model>& o, 
   f("batch.crop_ms", o.batch.crop);
   f("encoder.dropout", o.encoder.dropout);
   f("encoder.layer_drop", o.encoder.layer_drop);
-  visit_own(o.objective, f);
-  std::apply([&](auto&... links) { (visit_own(links, f), ...); }, o.augmentation);
   f("optimizer.learning_rate", o.optimizer.learning_rate);
   f("optimizer.beta1", o.optimizer.beta1);
   f("optimizer.beta2", o.optimizer.beta2);

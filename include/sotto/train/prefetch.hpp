@@ -4,17 +4,19 @@
 #include <array>
 #include <condition_variable>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include <sotto/data/batch.hpp>
 
 namespace sotto::inline SOTTO_ABI {
 
 /// A ring of two batches: one trained on, one being made. `make(Batch&)` is called on the background thread, in order.
-template <class Make> class Prefetch {
+class Prefetch {
  public:
-  explicit Prefetch(Make make) : make_(std::move(make)), thread_([this] { serve(); }) {}
+  explicit Prefetch(std::function<void(Batch&)> make) : make_(std::move(make)), thread_([this] { serve(); }) {}
   Prefetch(Prefetch const&) = delete;
   Prefetch& operator=(Prefetch const&) = delete;
   ~Prefetch() {
@@ -67,7 +69,7 @@ template <class Make> class Prefetch {
     }
   }
 
-  Make make_;
+  std::function<void(Batch&)> make_;
   std::array<Batch, 2> ring_;
   std::mutex mutex_;
   std::condition_variable changed_;

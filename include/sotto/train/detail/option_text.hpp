@@ -1,0 +1,96 @@
+// Options as texts: how a checkpoint keeps them, and compares them when a run goes on.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <sotto/budget/units.hpp>
+#include <sotto/config.hpp>
+#include <sotto/core/error.hpp>
+
+namespace sotto::detail::inline SOTTO_ABI {
+
+/// Writes numbers to and reads them from named texts.
+class OptionText {
+ public:
+  using Texts = std::map<std::string, std::string>;
+
+  static OptionText writing(Texts& to) { return OptionText(&to, nullptr); }
+  static OptionText reading(Texts const& from) { return OptionText(nullptr, &from); }
+
+  /// value: a number, a duration, or a budget.
+  template <class T> SOTTO_COLD void operator()(std::string_view name, T& value) {
+    if constexpr (std::is_same_v<T, Budget>) {
+      budget(name, value);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      auto number = static_cast<double>(value);
+      real(name, number);
+      value = static_cast<T>(number);
+    } else if constexpr (std::is_unsigned_v<T>) {
+      auto number = static_cast<std::uint64_t>(value);
+      natural(name, number);
+      value = static_cast<T>(number);
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      auto number = static_cast<std::int64_t>(value);
+      whole(name, number);
+      value = static_cast<T>(number);
+    } else {
+      auto number = static_cast<std::int64_t>(value.count());
+      whole(name, number);
+      value = T(number);
+    }
+  }
+
+ private:
+  OptionText(Texts* to, Texts const* from) : to_(to), from_(from) {}
+
+  SOTTO_COLD void budget(std::string_view name, Budget& value) {
+    if (to_ != nullptr)
+      write(name, value.text());
+    else
+      value = Budget::parse(read(name));
+  }
+  SOTTO_COLD void real(std::string_view name, double& value) {
+    char text[40];
+    std::snprintf(text, sizeof text, "%.17g", value);
+    if (to_ != nullptr)
+      write(name, text);
+    else
+      value = std::strtod(read(name).c_str(), nullptr);
+  }
+  SOTTO_COLD void natural(std::string_view name, std::uint64_t& value) {
+    if (to_ != nullptr)
+      write(name, std::to_string(value));
+    else
+      value = std::strtoull(read(name).c_str(), nullptr, 10);
+  }
+  SOTTO_COLD void whole(std::string_view name, std::int64_t& value) {
+    if (to_ != nullptr)
+      write(name, std::to_string(value));
+    else
+      value = std::strtoll(read(name).c_str(), nullptr, 10);
+  }
+  SOTTO_COLD void write(std::string_view name, std::string text) { (*to_)[std::string(name)] = std::move(text); }
+  SOTTO_COLD std::string const& read(std::string_view name) const {
+    const auto at = from_->find(std::string(name));
+    if (at == from_->end())
+      throw Error(ErrorCode::checkpoint,
+                  "the checkpoint does not say '" + std::string(name) + "': it is from another version");
+    return at->second;
+  }
+
+  Texts* to_;
+  Texts const* from_;
+};
+
+/// Options of a user's own objective or augmentation are stored if they have `visit(f)`, which names each.
+template <class Options> void visit_own(Options& options, OptionText& text) {
+  if constexpr (requires { options.visit(text); }) options.visit(text);
+}
+
+}  // namespace sotto::detail::inline SOTTO_ABI

@@ -1,0 +1,359 @@
+// The training loop: what is seen and held out, the budget, evaluations, checkpoints, and when to stop; of any model.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <sotto/train/checkpoint.hpp>
+#include <sotto/train/division.hpp>
+#include <sotto/train/history.hpp>
+#include <sotto/train/learner.hpp>
+#include <sotto/train/options.hpp>
+#include <sotto/train/prefetch.hpp>
+#include <sotto/train/spending.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// Trains a learner on a source. Construction reads the corpus, learns labels and allocates; step() or run() train.
+/// Throws Error for options, data and files that cannot be; stopping, running out and diverging are Outcomes.
+class Training {
+ public:
+  /// The learner must outlive this.
+  SOTTO_COLD Training(Learner& learner, AnySource source, RunOptions options)
+      : learner_(learner), source_(std::move(source)), options_(std::move(options)), spending_(options_.budget) {
+    if (options_.executor == nullptr) {
+      own_pool_ = std::make_unique<ThreadPool>(options_.threads);
+      options_.executor = own_pool_.get();
+    }
+    check();
+    std::optional<Checkpoint> checkpoint;
+    if (options_.checkpoint.resume) checkpoint = reopen();
+    if (options_.slots == 0) options_.slots = options_.executor->concurrency();
+    const int crop = learner_.frames(options_.batch.crop.count() * 16);
+    const auto frames = [&](std::size_t i) { return learner_.frames(source_.samples(i)); };
+    division_ = Division::of(source_, options_.held_out, options_.exclude_test_split, options_.seed, crop, frames);
+    prepare_targets(checkpoint);
+    std::vector<std::int32_t> lengths;
+    int longest = 0;  // of the crops there will be
+    for (const std::uint32_t i : division_.train) {
+      lengths.push_back(frames(i));
+      longest = std::max(longest, std::min(crop, lengths.back()));
+    }
+    sampler_.emplace(division_.train, lengths,
+                     SamplerOptions{.rows = options_.batch.rows, .crop = longest, .hop = learner_.hop()},
+                     options_.seed);
+    for (Crop const& c : division_.evaluated) longest = std::max(longest, c.frames);
+    learner_.build(source_, options_, std::max(options_.batch.rows, options_.held_out.rows), longest);
+    if (checkpoint)
+      restore(*checkpoint);
+    else
+      spending_.bill_labels(learner_.initialise(source_, division_.train, options_.seed, *options_.executor));
+    learner_.begin();
+    if (!division_.evaluated.empty()) learner_.make(division_.evaluated, 0, Purpose::held_out, held_out_);
+    if (options_.budget.kind() == Budget::Kind::wall && spending_.total().count == 0) calibrate();
+    spending_.expect_something_left();
+    began_ = saved_ = Clock::now();
+    start_prefetch();
+  }
+
+  /// Does one optimiser step. nullopt: training has ended, and outcome() says how.
+  SOTTO_COLD std::optional<Step> step() {
+    if (outcome_) return std::nullopt;
+    if (options_.stop.stop_requested()) return end(Outcome::stopped, "asked to stop");
+    if (options_.budget.kind() == Budget::Kind::wall && seconds() >= options_.budget.amount())
+      return end(Outcome::budget_spent, "the time is up");
+    const auto start = Clock::now();
+    Batch const& batch = prefetch_->front();
+    const double waited = seconds_since(start);
+    const Flops cost = learner_.cost(batch);
+    if (!spending_.pays_for(cost, batch)) return end(Outcome::budget_spent, {});
+    const BatchMeasures measures = learner_.accumulate(batch);
+    const double norm = learner_.gradient_norm();
+    if (std::string why = divergence(measures.loss, norm); !why.empty()) return end(Outcome::diverged, std::move(why));
+    const double before = spending_.fraction(), audio_seconds = batch.audio_seconds;
+    spending_.bill_step(cost, audio_seconds);
+    position_ = batch.next;
+    const double rate = learning_rate(options_.optimizer, (before + spending_.fraction()) / 2);
+    learner_.update(options_.optimizer, rate, norm, spending_.steps());
+    prefetch_->release();
+    Step step;
+    step.gradient_norm = norm;
+    step.learning_rate = rate;
+    step.waited_seconds = waited;
+    step.step_seconds = seconds_since(start);
+    step.gflops = static_cast<double>(cost.count) / step.step_seconds * 1e-9;
+    step.times_real_time = audio_seconds / step.step_seconds;
+    describe(step, measures);
+    if (options_.held_out.every > 0 && step.fraction >= next_evaluation_) step.held_out = evaluate();
+    step.warning = warning_of(step);
+    history_.add(step);
+    if (!options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every) save();
+    if (options_.on_step) options_.on_step(step);
+    return step;
+  }
+
+  /// Steps until training ends. Throws what a source, a file or a callback throws.
+  Outcome run() {
+    while (step()) {
+    }
+    return *outcome_;
+  }
+
+  /// How training ended; nullopt while it goes on.
+  std::optional<Outcome> outcome() const { return outcome_; }
+  /// Why, in a sentence; empty where the budget was spent.
+  std::string const& reason() const { return reason_; }
+  std::uint64_t steps() const { return spending_.steps(); }
+  Flops spent() const { return spending_.spent(); }
+  /// The budget in FLOPs, where it is counted in them.
+  Flops budget() const { return spending_.total(); }
+  /// FLOPs of the labels: part of spent().
+  Flops label_cost() const { return spending_.label_cost(); }
+  double audio_seconds() const { return spending_.audio_seconds(); }
+  double seconds() const { return earlier_seconds_ + seconds_since(began_); }
+  int slots() const { return options_.slots; }
+  History const& history() const { return history_; }
+  Division const& division() const { return division_; }
+  /// The file of the last save; empty before it.
+  std::filesystem::path const& checkpoint() const { return checkpoint_path_; }
+  /// What the next step costs, exactly.
+  Flops next_step_cost() { return learner_.cost(prefetch_->front()); }
+
+  /// Loss on the held-out speech now.
+  SOTTO_COLD HeldOut evaluate() {
+    HeldOut held;
+    const auto start = Clock::now();
+    const BatchMeasures m = learner_.measure(held_out_, held.spread);
+    held.loss = m.loss;
+    held.masked_accuracy = m.masked_accuracy;
+    held.code_perplexity = m.code_perplexity;
+    held.seconds = seconds_since(start);
+    while (options_.held_out.every > 0 && next_evaluation_ <= spending_.fraction())
+      next_evaluation_ += options_.held_out.every;
+    return held;
+  }
+  bool has_held_out() const { return !held_out_.lanes.empty(); }
+
+  /// Writes the checkpoint; what was there is replaced only when the new one is whole.
+  SOTTO_COLD void save() {
+    Checkpoint::Writer writer;
+    for (auto const& [name, value] : learner_.spec_fields()) writer.text("spec." + name, value);
+    writer.texts("options.", option_texts());
+    Checkpoint::Texts texts;
+    auto run = detail::OptionText::writing(texts);
+    visit_state(run);
+    writer.texts("run.", texts);
+    writer.parameters(learner_.table(), learner_.values().data());
+    writer.tensor("optimizer.first", learner_.first_moments());
+    writer.tensor("optimizer.second", learner_.second_moments());
+    if (!learner_.target_state().empty()) writer.tensor("targets.state", learner_.target_state());
+    writer.tensor("history.steps", history_.step_numbers());
+    writer.tensor("history.held_out", history_.held_out_numbers());
+    checkpoint_path_ = writer.write(options_.checkpoint.directory);
+    saved_ = Clock::now();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  SOTTO_COLD void check() {
+    const auto refuse = [](char const* sentence) { throw Error(ErrorCode::usage, sentence); };
+    if (!(options_.budget.amount() > 0))
+      refuse("there is no budget: set options.budget, for example to 1e13_flop or updates(200)");
+    if (options_.batch.lane_rows < 1) refuse("batch.lane_rows must be at least 1");
+    if (options_.encoder.dropout < 0 || options_.encoder.dropout >= 1) refuse("encoder.dropout must be in [0, 1)");
+    if (options_.encoder.layer_drop < 0 || options_.encoder.layer_drop >= 1)
+      refuse("encoder.layer_drop must be in [0, 1)");
+    if (!(options_.optimizer.learning_rate > 0)) refuse("optimizer.learning_rate must be positive");
+    if (options_.held_out.speakers < 0 || options_.held_out.speakers >= 1)
+      refuse("held_out.speakers must be in [0, 1)");
+    if (options_.checkpoint.resume && options_.checkpoint.directory.empty())
+      refuse("checkpoint.resume needs checkpoint.directory: where the run was saved");
+    if (source_.size() == 0) throw Error(ErrorCode::data, "the source has no utterances; add speech to it");
+  }
+
+  SOTTO_COLD Checkpoint::Texts option_texts() {
+    Checkpoint::Texts texts;
+    auto text = detail::OptionText::writing(texts);
+    detail::visit_options(options_, text);
+    learner_.visit_options(text);
+    return texts;
+  }
+  /// The checkpoint to go on from; its options must be the ones given.
+  SOTTO_COLD Checkpoint reopen() {
+    Checkpoint checkpoint = Checkpoint::open(options_.checkpoint.directory);
+    checkpoint.expect(learner_.spec_fields());
+    if (checkpoint.text("run.corpus") != std::to_string(source_.fingerprint()))
+      throw Error(ErrorCode::checkpoint,
+                  "the run was begun on other data; resume it with the same files, or begin another directory",
+                  checkpoint.path());
+    if (options_.slots == 0) options_.slots = std::stoi(checkpoint.text("options.slots"));
+    const Checkpoint::Texts stored = checkpoint.section("options.");
+    std::string differences;
+    for (auto const& [name, value] : option_texts()) {
+      const auto at = stored.find(name);
+      if (at != stored.end() && at->second == value) continue;
+      differences += (differences.empty() ? "" : ", ") + name + " was " +
+                     (at == stored.end() ? "unknown" : at->second) + " and is " + value;
+    }
+    if (!differences.empty())
+      throw Error(ErrorCode::checkpoint,
+                  "the run was begun with other options: " + differences + "; resume it with the ones it began with",
+                  checkpoint.path());
+    return checkpoint;
+  }
+  SOTTO_COLD void visit_state(detail::OptionText& f) {
+    std::uint64_t corpus = source_.fingerprint();
+    double seconds = this->seconds();
+    f("corpus", corpus);
+    spending_.visit(f);
+    f("position", position_);
+    f("seconds", seconds);
+    f("smoothed_loss", smoothed_loss_);
+    f("lowest_loss", lowest_loss_);
+    f("next_evaluation", next_evaluation_);
+    earlier_seconds_ = seconds;
+    began_ = Clock::now();
+  }
+  SOTTO_COLD void restore(Checkpoint const& checkpoint) {
+    checkpoint.read(learner_.table(), learner_.values().data());
+    checkpoint.read("optimizer.first", learner_.first_moments());
+    checkpoint.read("optimizer.second", learner_.second_moments());
+    const Checkpoint::Texts texts = checkpoint.section("run.");
+    auto run = detail::OptionText::reading(texts);
+    visit_state(run);
+    history_.restore(checkpoint.doubles("history.steps"), checkpoint.doubles("history.held_out"));
+    checkpoint_path_ = checkpoint.path();
+  }
+
+  SOTTO_COLD void prepare_targets(std::optional<Checkpoint> const& checkpoint) {
+    if (learner_.classes() == 0) return;
+    if (checkpoint) {
+      learner_.restore_targets(checkpoint->floats("targets.state"));
+    } else {
+      tell(Preparation::Phase::clusters, 0);
+      learner_.fit_targets(source_, division_.train, options_.seed, *options_.executor);
+    }
+    tell(Preparation::Phase::labels, 0);
+    learner_.label(source_, *options_.executor);
+    tell(Preparation::Phase::labels, 1);
+    if (!checkpoint) spending_.bill_labels(learner_.target_cost());
+  }
+  void tell(Preparation::Phase phase, double done) const {
+    if (options_.on_preparation) options_.on_preparation({phase, done});
+  }
+  SOTTO_COLD void start_prefetch() {
+    Sampler::Plan plan;
+    plan.crops.reserve(static_cast<std::size_t>(options_.batch.rows));
+    prefetch_.emplace([this, cursor = static_cast<std::uint32_t>(steps()), position = position_,
+                       plan = std::move(plan)](Batch& batch) mutable {
+      sampler_->plan(position, plan);
+      batch.position = position;
+      batch.next = position = plan.next;
+      learner_.make(plan.crops, cursor++, Purpose::mask, batch);
+    });
+  }
+  /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times the time that is left.
+  SOTTO_COLD void calibrate() {
+    tell(Preparation::Phase::calibration, 0);
+    Sampler::Plan plan;
+    sampler_->plan(0, plan);
+    Batch batch;
+    learner_.make(plan.crops, 0, Purpose::mask, batch);
+    learner_.accumulate(batch);  // the first touches memory
+    const auto start = Clock::now();
+    int n = 0;
+    do {
+      learner_.accumulate(batch);
+      ++n;
+    } while (seconds_since(start) < std::min(2., .02 * options_.budget.amount()));
+    const double rate = n * static_cast<double>(learner_.cost(batch).count) / seconds_since(start);
+    spending_.set_total(spent() + Flops{static_cast<std::uint64_t>(.97 * rate * options_.budget.amount())});
+    tell(Preparation::Phase::calibration, 1);
+  }
+
+  /// Why the step at hand must not be applied; empty: it may.
+  SOTTO_COLD std::string divergence(double loss, double norm) {
+    const std::string step = std::to_string(steps() + 1);
+    if (!std::isfinite(loss) || !std::isfinite(norm))
+      return std::string("the ") + (std::isfinite(loss) ? "gradient" : "loss") + " of step " + step +
+             " is not a number: lower optimizer.learning_rate or optimizer.clip";
+    smoothed_loss_ = steps() == 0 ? loss : .95 * smoothed_loss_ + .05 * loss;
+    lowest_loss_ = steps() == 0 ? loss : std::min(lowest_loss_, smoothed_loss_);
+    if (smoothed_loss_ > 3 * lowest_loss_ + 1)
+      return "the loss has climbed from " + std::to_string(lowest_loss_) + " to " + std::to_string(smoothed_loss_) +
+             " by step " + step + ": lower optimizer.learning_rate or raise optimizer.warmup";
+    return {};
+  }
+  SOTTO_COLD std::optional<Step> end(Outcome outcome, std::string reason) {
+    outcome_ = outcome;
+    reason_ = std::move(reason);
+    // a run that goes on must not tell it apart from one that never stopped, so only the end is measured, and once
+    const bool measured =
+        !history_.held_out().empty() && history_.held_out().back().step == static_cast<double>(steps());
+    if (outcome == Outcome::budget_spent && has_held_out() && !measured) history_.add(evaluate(), spent(), steps());
+    if (outcome != Outcome::diverged && !options_.checkpoint.directory.empty()) save();
+    return std::nullopt;
+  }
+  SOTTO_COLD void describe(Step& step, BatchMeasures const& m) {
+    step.step = steps();
+    step.spent = spent();
+    step.fraction = spending_.fraction();
+    step.loss = m.loss;
+    step.masked_accuracy = m.masked_accuracy;
+    step.code_perplexity = m.code_perplexity;
+    step.target_perplexity = m.target_perplexity;
+    step.audio_seconds = audio_seconds();
+    step.seconds = seconds();
+    const double left = 1 - step.fraction;
+    if (!first_step_at_) {
+      first_step_at_ = Clock::now();
+      first_fraction_ = step.fraction;
+      step.left_seconds = seconds_since(began_) * left / std::max(step.fraction, 1e-9);
+    } else {
+      step.left_seconds = seconds_since(*first_step_at_) * left / std::max(step.fraction - first_fraction_, 1e-9);
+    }
+  }
+  SOTTO_COLD std::string_view warning_of(Step const& step) const {
+    if (learner_.classes() > 0) {
+      if (step.target_perplexity < 2) return "the labels have collapsed: nearly all frames have one cluster";
+      if (step.fraction > .1 && step.code_perplexity < 2 && step.target_perplexity > 4)
+        return "the predictions have collapsed to one code: lower the learning rate";
+    }
+    if (step.held_out && step.held_out->spread < 1e-3)
+      return "the features are constant over time: the encoder has collapsed";
+    return {};
+  }
+  static double seconds_since(Clock::time_point then) {
+    return std::chrono::duration<double>(Clock::now() - then).count();
+  }
+
+  Learner& learner_;
+  AnySource source_;
+  RunOptions options_;
+  std::unique_ptr<ThreadPool> own_pool_;
+  Division division_;
+  Spending spending_;
+  std::optional<Sampler> sampler_;
+  Batch held_out_;
+  History history_;
+  std::uint64_t position_ = 0;  // of the next batch, in the endless sequence of utterances
+  double smoothed_loss_ = 0, lowest_loss_ = 0, next_evaluation_ = 0, first_fraction_ = 0, earlier_seconds_ = 0;
+  Clock::time_point began_ = Clock::now(), saved_ = began_;
+  std::optional<Clock::time_point> first_step_at_;
+  std::optional<Outcome> outcome_;
+  std::string reason_;
+  std::filesystem::path checkpoint_path_;
+  std::optional<Prefetch> prefetch_;  // last: it uses the others
+};
+
+}  // namespace sotto::inline SOTTO_ABI
