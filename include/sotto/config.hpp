@@ -71,7 +71,8 @@
 #else
 #define SOTTO_NOINLINE __attribute__((noinline, noclone))
 #endif
-// What runs seldom is compiled for size: at -O3, most of a compiler's time would go into files and messages.
+// What runs seldom, or does nothing but call kernels, is compiled for size: at -O3 most of a compiler's time would go
+// into files and messages.
 #define SOTTO_COLD __attribute__((cold, noinline))
 #ifdef __CUDACC__
 #define SOTTO_HOST_DEVICE __host__ __device__ __forceinline__

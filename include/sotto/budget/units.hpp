@@ -67,23 +67,23 @@ class Budget {
   friend constexpr bool operator==(Budget const&, Budget const&) = default;
 
   /// Reads what text() writes: 1e13flop, 200updates, 2h-audio, 90s-audio, 10min-wall.
-  static Budget parse(std::string_view text) {
+  SOTTO_COLD static Budget parse(std::string_view text) {
     const std::string copy(text);
     char* end = nullptr;
     const double amount = std::strtod(copy.c_str(), &end);
     const std::string_view unit = text.substr(static_cast<std::size_t>(end - copy.c_str()));
-    const auto refuse = [&](char const* why) -> Error {
-      return Error(ErrorCode::usage,
-                   "budget '" + copy + "' " + why + ": write 1e13flop, 200updates, 2h-audio or 10min-wall");
+    const auto refuse = [&](char const* why) {
+      throw_error(ErrorCode::usage,
+                  {"budget '", copy, "' ", why, ": write 1e13flop, 200updates, 2h-audio or 10min-wall"});
     };
-    if (end == copy.c_str()) throw refuse("does not begin with a number");
-    if (!std::isfinite(amount) || amount <= 0) throw refuse("is not positive");
+    if (end == copy.c_str()) refuse("does not begin with a number");
+    if (!std::isfinite(amount) || amount <= 0) refuse("is not positive");
     if (unit == "flop" || unit == "flops") {
-      if (amount >= 1.8e19) throw refuse("is beyond the 1.8e19 that are counted exactly");
+      if (amount >= 1.8e19) refuse("is beyond the 1.8e19 that are counted exactly");
       return Flops{static_cast<std::uint64_t>(amount)};
     }
     if (unit == "updates" || unit == "update") {
-      if (amount != std::floor(amount)) throw refuse("is not a whole number of updates");
+      if (amount != std::floor(amount)) refuse("is not a whole number of updates");
       return sotto::updates(static_cast<std::uint64_t>(amount));
     }
     const auto dash = unit.find('-');
@@ -93,9 +93,10 @@ class Budget {
       if (scale > 0 && clock == "audio") return AudioBudget{amount * scale};
       if (scale > 0 && clock == "wall") return WallBudget{amount * scale};
     }
-    throw refuse("has no unit that sotto knows");
+    refuse("has no unit that sotto knows");
+    return Flops{};
   }
-  std::string text() const {
+  SOTTO_COLD std::string text() const {
     char number[40];
     switch (kind_) {
       case Kind::flops:

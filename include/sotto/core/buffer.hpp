@@ -18,9 +18,9 @@ class Buffer {
   SOTTO_ALWAYS_INLINE explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     begin_.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}, std::nothrow)));
     if (!begin_ && bytes > 0)
-      throw Error(ErrorCode::device, "there is no memory for " + std::to_string(bytes >> 20) +
-                                         " MiB of parameters or activations; use a smaller model, fewer slots or "
-                                         "smaller batch.lane_rows");
+      throw_error(ErrorCode::device, {"there is no memory for ", bytes >> 20,
+                                      " MiB of parameters or activations; use a smaller model, fewer slots or "
+                                      "smaller batch.lane_rows"});
     std::memset(begin_.get(), 0, bytes);
   }
   SOTTO_ALWAYS_INLINE std::byte* begin() const { return begin_.get(); }

@@ -1,9 +1,14 @@
 // What sotto throws.
 #pragma once
 
+#include <concepts>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <sotto/config.hpp>
@@ -36,3 +41,63 @@ class Error : public std::runtime_error {
 };
 
 }  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
+
+/// A piece of a sentence: text, or a number. Lives no longer than the call it is made for.
+class Piece {
+ public:
+  Piece(char const* text) : text_(text) {}         // NOLINT: implicit, like all of these
+  Piece(std::string_view text) : text_(text) {}    // NOLINT
+  Piece(std::string const& text) : text_(text) {}  // NOLINT
+  Piece(char letter) : kind_(Kind::letter), integer_(static_cast<unsigned char>(letter)) {}  // NOLINT
+  template <std::integral T>
+  Piece(T number)  // NOLINT
+      : kind_(std::signed_integral<T> ? Kind::whole : Kind::natural), integer_(static_cast<std::uint64_t>(number)) {}
+  Piece(double number) : kind_(Kind::real), real_(number) {}  // NOLINT
+
+  SOTTO_COLD void append_to(std::string& sentence) const {
+    char number[40];
+    switch (kind_) {
+      case Kind::text:
+        sentence += text_;
+        return;
+      case Kind::letter:
+        sentence += static_cast<char>(integer_);
+        return;
+      case Kind::whole:
+        std::snprintf(number, sizeof number, "%lld", static_cast<long long>(integer_));
+        break;
+      case Kind::natural:
+        std::snprintf(number, sizeof number, "%llu", static_cast<unsigned long long>(integer_));
+        break;
+      case Kind::real:
+        std::snprintf(number, sizeof number, "%.5g", real_);
+        break;
+    }
+    sentence += number;
+  }
+
+ private:
+  enum class Kind { text, letter, whole, natural, real } kind_ = Kind::text;
+  std::string_view text_{};
+  union {
+    std::uint64_t integer_ = 0;
+    double real_;
+  };
+};
+
+/// The pieces, one after another. (A chain of + would cost a compiler thirty times as much.)
+inline SOTTO_COLD std::string joined(std::initializer_list<Piece> pieces) {
+  std::string sentence;
+  for (Piece const& piece : pieces) piece.append_to(sentence);
+  return sentence;
+}
+
+/// Throws the Error whose sentence the pieces are.
+[[noreturn]] inline SOTTO_COLD void throw_error(ErrorCode code, std::initializer_list<Piece> pieces,
+                                                std::filesystem::path const& path = {}) {
+  throw Error(code, joined(pieces), path);
+}
+
+}  // namespace sotto::inline SOTTO_ABI

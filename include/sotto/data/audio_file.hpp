@@ -32,27 +32,27 @@ class AudioFile {
     std::error_code error;
     auto const status = std::filesystem::status(path_, error);
     if (status.type() == std::filesystem::file_type::not_found)
-      throw Error(ErrorCode::file, "there is no such file", path_);
+      throw_error(ErrorCode::file, {"there is no such file"}, path_);
     if (status.type() == std::filesystem::file_type::directory)
-      throw Error(ErrorCode::file, "this is a folder, where an audio file was expected", path_);
+      throw_error(ErrorCode::file, {"this is a folder, where an audio file was expected"}, path_);
     auto const bytes = std::filesystem::file_size(path_, error);
-    if (error) throw Error(ErrorCode::file, "the file cannot be read (" + error.message() + ")", path_);
-    if (bytes == 0) throw Error(ErrorCode::data, "the file is empty (0 bytes)", path_);
+    if (error) throw_error(ErrorCode::file, {"the file cannot be read (", error.message(), ")"}, path_);
+    if (bytes == 0) throw_error(ErrorCode::data, {"the file is empty (0 bytes)"}, path_);
     SF_INFO info{};
     file_.reset(sf_open(path_.c_str(), SFM_READ, &info));
     if (!file_) {
       bool const readable = std::ifstream(path_, std::ios::binary).good();
-      if (!readable) throw Error(ErrorCode::file, "the file cannot be opened; check its permissions", path_);
-      throw Error(ErrorCode::data, "this is no audio file that libsndfile can read (" + reason(nullptr) + ")", path_);
+      if (!readable) throw_error(ErrorCode::file, {"the file cannot be opened; check its permissions"}, path_);
+      throw_error(ErrorCode::data, {"this is no audio file that libsndfile can read (", reason(nullptr), ")"}, path_);
     }
     rate_ = info.samplerate;
     channels_ = info.channels;
     frames_ = info.frames;
     constexpr std::int64_t most = std::int64_t{1} << 40;  // libsndfile says "unknown" with its largest number
     if (rate_ < 1 || channels_ < 1 || frames_ < 0 || frames_ > most)
-      throw Error(ErrorCode::data,
-                  "the header makes no sense (" + std::to_string(rate_) + " Hz, " + std::to_string(channels_) +
-                      " channels, " + std::to_string(frames_) + " frames); write the file anew",
+      throw_error(ErrorCode::data,
+                  {"the header makes no sense (", rate_, " Hz, ", channels_, " channels, ", frames_,
+                   " frames); write the file anew"},
                   path_);
     if ((info.format & SF_FORMAT_TYPEMASK) == SF_FORMAT_WAV) check_riff_length(bytes);
   }
@@ -105,13 +105,10 @@ class AudioFile {
       float const x = samples[i];
       if (x >= -1 && x <= 1) continue;
       auto const place = "sample " + at(position_ + static_cast<std::int64_t>(i));
-      if (!std::isfinite(x))
-        throw Error(ErrorCode::data, place + " is " + (x != x ? "not a number" : "infinite"), path_);
+      if (!std::isfinite(x)) throw_error(ErrorCode::data, {place, " is ", x != x ? "not a number" : "infinite"}, path_);
       if (x > absurd || x < -absurd)
-        throw Error(
-            ErrorCode::data,
-            place + " is " + std::to_string(x) + ": samples of float files must lie within -1 and 1; scale the file",
-            path_);
+        throw_error(ErrorCode::data,
+                    {place, " is ", x, ": samples of float files must lie within -1 and 1; scale the file"}, path_);
       samples[i] = x < 0 ? -1.f : 1.f;
     }
   }
@@ -128,9 +125,9 @@ class AudioFile {
     bool const streamed = length == 0 || length >= 0x7ffff000u;
     constexpr std::uintmax_t slack = 8;  // some writers count the eight bytes before, or a byte of padding after
     if (!streamed && length > bytes + slack - 8)
-      throw Error(ErrorCode::data,
-                  "the file is truncated: it has " + std::to_string(bytes) + " of " + std::to_string(length + 8) +
-                      " bytes, and its audio ends at sample " + at(frames_),
+      throw_error(ErrorCode::data,
+                  {"the file is truncated: it has ", bytes, " of ", length + 8, " bytes, and its audio ends at sample ",
+                   at(frames_)},
                   path_);
   }
 
@@ -141,7 +138,7 @@ class AudioFile {
     return text.data();
   }
   [[noreturn]] void stopped_at(std::int64_t frame, std::string const& why) const {
-    throw Error(ErrorCode::data, "decoding stopped at sample " + at(frame) + " of " + at(frames_) + ": " + why, path_);
+    throw_error(ErrorCode::data, {"decoding stopped at sample ", at(frame), " of ", at(frames_), ": ", why}, path_);
   }
   static std::string reason(SNDFILE* file) {
     std::string text = sf_strerror(file);

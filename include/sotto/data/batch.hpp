@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include <sotto/core/order.hpp>
 #include <sotto/core/views.hpp>
 
 namespace sotto::inline SOTTO_ABI {
@@ -38,7 +39,7 @@ struct PackedLane {
             static_cast<int>(masked.size()),
             targets.data()};
   }
-  void clear() {
+  SOTTO_COLD void clear() {
     offsets.assign(1, 0);
     utterances.clear();
     starts.clear();
@@ -47,7 +48,7 @@ struct PackedLane {
     targets.clear();
   }
   /// Room for the most that a lane can get, so that filling it again allocates nothing.
-  void reserve(int rows, int width) {
+  SOTTO_COLD void reserve(int rows, int width) {
     const auto n = static_cast<std::size_t>(rows);
     offsets.reserve(n + 1);
     for (auto* part : {&utterances, &starts, &masked, &unmasked, &targets}) part->reserve(n);
@@ -78,10 +79,10 @@ class LanePacking {
     return static_cast<int>(std::min<std::int64_t>(n, static_cast<std::int64_t>(crops)));
   }
   /// order[i]: the crop numbered i, longest first; lane_of[crop].
-  void deal(std::span<int const> lengths, std::vector<int>& order, std::vector<int>& lane_of) {
+  SOTTO_COLD void deal(std::span<int const> lengths, std::vector<int>& order, std::vector<int>& lane_of) {
     order.resize(lengths.size());
     std::iota(order.begin(), order.end(), 0);
-    std::sort(order.begin(), order.end(), [&](int a, int b) {
+    sort_indices(order, [&](int a, int b) {
       const int x = lengths[static_cast<std::size_t>(a)], y = lengths[static_cast<std::size_t>(b)];
       return x != y ? x > y : a < b;
     });

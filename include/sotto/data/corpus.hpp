@@ -58,11 +58,11 @@ class Corpus {
   static Corpus scan(std::filesystem::path const& folder, CorpusOptions options = {}) {
     std::error_code error;
     if (!std::filesystem::is_directory(folder, error))
-      throw Error(ErrorCode::file,
-                  std::filesystem::exists(folder, error)
-                      ? "this is no folder; name a folder of audio files or a manifest"
-                      : "there is no such folder",
-                  folder);
+      throw_error(
+          ErrorCode::file,
+          {std::filesystem::exists(folder, error) ? "this is no folder; name a folder of audio files or a manifest"
+                                                  : "there is no such folder"},
+          folder);
     auto state = std::make_shared<State>();
     auto const paths = audio_below(folder);
     for (auto const& path : paths) {
@@ -79,7 +79,7 @@ class Corpus {
       }
     }
     if (paths.empty())
-      throw Error(ErrorCode::data, "no audio file (wav, flac, ogg, opus, mp3 …) lies in this folder or below it",
+      throw_error(ErrorCode::data, {"no audio file (wav, flac, ogg, opus, mp3 …) lies in this folder or below it"},
                   folder);
     state->refuse_empty(folder);
     return Corpus(std::move(state), options);
@@ -95,7 +95,7 @@ class Corpus {
       try {
         state->add(std::move(u));
       } catch (Error const& bad) {
-        throw Error(bad.code(), "line " + std::to_string(line) + ": " + bad.what(), manifest);
+        throw_error(bad.code(), {"line ", line, ": ", bad.what()}, manifest);
       }
     }
     state->refuse_empty(manifest);
@@ -106,12 +106,12 @@ class Corpus {
   static Corpus open(std::filesystem::path const& path, CorpusOptions options = {}) {
     std::error_code error;
     if (!std::filesystem::exists(path, error))
-      throw Error(ErrorCode::file, "there is no such folder or manifest", path);
+      throw_error(ErrorCode::file, {"there is no such folder or manifest"}, path);
     if (std::filesystem::is_directory(path, error)) {
       auto const manifest = path / "manifest.tsv";
       return std::filesystem::exists(manifest, error) ? read(manifest, options) : scan(path, options);
     }
-    if (is_audio(path)) throw Error(ErrorCode::usage, "this is one audio file; name its folder, or a manifest", path);
+    if (is_audio(path)) throw_error(ErrorCode::usage, {"this is one audio file; name its folder, or a manifest"}, path);
     return read(path, options);
   }
 
@@ -151,9 +151,8 @@ class Corpus {
     auto const& u = at(i);
     auto const count = static_cast<std::int64_t>(out.size());
     if (first < 0 || count > u.samples || first > u.samples - count)
-      throw Error(ErrorCode::usage, "samples " + std::to_string(first) + " to " + std::to_string(first + count) +
-                                        " of utterance '" + u.id + "' were asked for, which has " +
-                                        std::to_string(u.samples));
+      throw_error(ErrorCode::usage, {"samples ", first, " to ", first + count, " of utterance '", u.id,
+                                     "' were asked for, which has ", u.samples});
     auto samples = state_->cache->find(i);
     if (!samples) {
       samples = state_->decode(i);
@@ -230,7 +229,7 @@ class Corpus {
       if (fresh) {
         try {
           AudioFile const file(u.path);
-          if (file.frames() == 0) throw Error(ErrorCode::data, "the file holds no samples", u.path);
+          if (file.frames() == 0) throw_error(ErrorCode::data, {"the file holds no samples"}, u.path);
           files.push_back({u.path, file.rate(), file.frames()});
         } catch (...) {
           known.erase(entry);
@@ -242,15 +241,15 @@ class Corpus {
       if (u.whole) {
         bool const promised = u.line > 0;
         if (promised && u.samples != file.frames && u.samples != length)
-          throw Error(ErrorCode::data,
-                      "the manifest says " + std::to_string(u.samples) + " samples, the file has " +
-                          std::to_string(file.frames) + "; write the manifest anew",
-                      u.path);
+          throw_error(
+              ErrorCode::data,
+              {"the manifest says ", u.samples, " samples, the file has ", file.frames, "; write the manifest anew"},
+              u.path);
         u.samples = length;
       } else if (u.samples > length || u.start > length - u.samples) {
-        throw Error(ErrorCode::data,
-                    "the manifest says " + std::to_string(u.samples) + " samples from " + std::to_string(u.start) +
-                        " on, the file ends at " + std::to_string(length) + "; write the manifest anew",
+        throw_error(ErrorCode::data,
+                    {"the manifest says ", u.samples, " samples from ", u.start, " on, the file ends at ", length,
+                     "; write the manifest anew"},
                     u.path);
       }
       if (u.samples < shortest) {
@@ -266,9 +265,9 @@ class Corpus {
     void refuse_empty(std::filesystem::path const& where) const {
       if (!utterances.empty()) return;
       auto const& first = skipped.front();
-      throw Error(ErrorCode::data,
-                  "none of its " + std::to_string(skipped.size()) + " files or utterances can be used; " +
-                      "the first, " + first.path.string() + ": " + first.reason,
+      throw_error(ErrorCode::data,
+                  {"none of its ", skipped.size(), " files or utterances can be used; ", "the first, ",
+                   first.path.string(), ": ", first.reason},
                   where);
     }
 
@@ -322,7 +321,7 @@ class Corpus {
     std::set<fs::path> visited{fs::canonical(folder, error)};
     fs::recursive_directory_iterator it(
         folder, fs::directory_options::follow_directory_symlink | fs::directory_options::skip_permission_denied, error);
-    if (error) throw Error(ErrorCode::file, "the folder cannot be read (" + error.message() + ")", folder);
+    if (error) throw_error(ErrorCode::file, {"the folder cannot be read (", error.message(), ")"}, folder);
     for (; it != fs::recursive_directory_iterator(); it.increment(error)) {
       bool const hidden = it->path().filename().string().starts_with('.');
       if (it->is_directory(error)) {
@@ -331,7 +330,7 @@ class Corpus {
         found.push_back(it->path());
       }
     }
-    if (error) throw Error(ErrorCode::file, "a folder below cannot be read (" + error.message() + ")", folder);
+    if (error) throw_error(ErrorCode::file, {"a folder below cannot be read (", error.message(), ")"}, folder);
     std::sort(found.begin(), found.end());
     return found;
   }

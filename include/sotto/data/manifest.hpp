@@ -53,7 +53,7 @@ inline void split_fields(std::string_view line, std::vector<std::string_view>& f
 }
 
 [[noreturn]] inline void refuse_line(std::filesystem::path const& manifest, int line, std::string const& why) {
-  throw Error(ErrorCode::data, "line " + std::to_string(line) + ": " + why, manifest);
+  throw_error(ErrorCode::data, {"line ", line, ": ", why}, manifest);
 }
 
 inline std::int64_t read_count(std::string_view text, char const* column, std::filesystem::path const& manifest,
@@ -70,14 +70,14 @@ inline std::int64_t read_count(std::string_view text, char const* column, std::f
 inline std::string read_text(std::filesystem::path const& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error))
-    throw Error(ErrorCode::file, "there is no such manifest; check the path", path);
+    throw_error(ErrorCode::file, {"there is no such manifest; check the path"}, path);
   if (std::filesystem::is_directory(path, error))
-    throw Error(ErrorCode::file, "this is a folder, where a manifest file was expected", path);
+    throw_error(ErrorCode::file, {"this is a folder, where a manifest file was expected"}, path);
   std::ifstream in(path, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (!in) throw Error(ErrorCode::file, "the manifest cannot be read; check its permissions", path);
+  if (!in) throw_error(ErrorCode::file, {"the manifest cannot be read; check its permissions"}, path);
   if (text.find('\0') != std::string::npos)
-    throw Error(ErrorCode::data, "this is a binary file, where a tab-separated manifest was expected", path);
+    throw_error(ErrorCode::data, {"this is a binary file, where a tab-separated manifest was expected"}, path);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);  // a byte order mark
   return text;
 }
@@ -183,12 +183,12 @@ inline std::vector<Utterance> read_manifest(std::filesystem::path const& path) {
   std::string const text = detail::read_text(path);
   std::string_view rest = text;
   auto const header = detail::take_line(rest);
-  if (header.empty()) throw Error(ErrorCode::data, "the manifest is empty: its first line names no columns", path);
+  if (header.empty()) throw_error(ErrorCode::data, {"the manifest is empty: its first line names no columns"}, path);
   // A header has at least two columns, and a folder's name holds no tab.
   bool const ours = header.find('\t') != std::string_view::npos || header == "path" || header == "samples";
   auto utterances =
       ours ? detail::parse_table_manifest(rest, header, path) : detail::parse_fairseq_manifest(rest, header, path);
-  if (utterances.empty()) throw Error(ErrorCode::data, "the manifest names no utterance after its first line", path);
+  if (utterances.empty()) throw_error(ErrorCode::data, {"the manifest names no utterance after its first line"}, path);
   return utterances;
 }
 

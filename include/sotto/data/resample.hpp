@@ -27,12 +27,12 @@ inline std::int64_t resampled_length(std::int64_t samples, int from, int to) {
 /// telephone speech is what a worse filter would lose. The ratio must be within 1/256 and 256, or
 /// Error(data) is thrown.
 inline std::vector<float> resample(std::span<float const> input, int from, int to) {
-  if (from < 1 || to < 1) throw Error(ErrorCode::data, "a sample rate must be positive");
+  if (from < 1 || to < 1) throw_error(ErrorCode::data, {"a sample rate must be positive"});
   if (from == to) return {input.begin(), input.end()};
   double const ratio = static_cast<double>(to) / from;
   if (src_is_valid_ratio(ratio) == 0)
-    throw Error(ErrorCode::data, "audio at " + std::to_string(from) + " Hz cannot be resampled to " +
-                                     std::to_string(to) + " Hz; convert it with another program");
+    throw_error(ErrorCode::data,
+                {"audio at ", from, " Hz cannot be resampled to ", to, " Hz; convert it with another program"});
   std::vector<float> output(
       static_cast<std::size_t>(resampled_length(static_cast<std::int64_t>(input.size()), from, to)));
   if (output.empty()) return output;
@@ -43,7 +43,7 @@ inline std::vector<float> resample(std::span<float const> input, int from, int t
   job.output_frames = static_cast<long>(output.size());
   job.src_ratio = ratio;
   if (int const error = src_simple(&job, SRC_SINC_BEST_QUALITY, 1))
-    throw Error(ErrorCode::data, std::string("resampling failed: ") + src_strerror(error));
+    throw_error(ErrorCode::data, {"resampling failed: ", src_strerror(error)});
   // The converter may end a sample early: that one is beyond the last input sample and stays
   // silent.
   std::fill(output.begin() + job.output_frames_gen, output.end(), 0.f);

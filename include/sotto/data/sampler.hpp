@@ -53,15 +53,15 @@ class Sampler {
                      SamplerOptions options, std::uint64_t seed)
       : utterances_(std::move(utterances)), options_(options), seed_(seed) {
     if (frames.size() != utterances_.size())
-      throw Error(ErrorCode::internal, "the sampler was given " + std::to_string(utterances_.size()) +
-                                           " utterances and the frames of " + std::to_string(frames.size()));
+      throw_error(ErrorCode::internal,
+                  {"the sampler was given ", utterances_.size(), " utterances and the frames of ", frames.size()});
     if (options_.minimum < 1 || options_.hop < 1 || options_.crop < options_.minimum)
-      throw Error(ErrorCode::usage, "a crop of " + std::to_string(options_.crop) + " frames of " +
-                                        std::to_string(options_.hop) + " samples is shorter than the minimum of " +
-                                        std::to_string(options_.minimum) + "; ask for a longer crop");
+      throw_error(ErrorCode::usage,
+                  {"a crop of ", options_.crop, " frames of ", options_.hop, " samples is shorter than the minimum of ",
+                   options_.minimum, "; ask for a longer crop"});
     if (options_.rows < options_.crop)
-      throw Error(ErrorCode::usage, "a batch of " + std::to_string(options_.rows) + " rows cannot hold a crop of " +
-                                        std::to_string(options_.crop) + " frames; raise the rows or shorten the crop");
+      throw_error(ErrorCode::usage, {"a batch of ", options_.rows, " rows cannot hold a crop of ", options_.crop,
+                                     " frames; raise the rows or shorten the crop"});
     frames_.reserve(frames.size());
     std::size_t kept = 0;
     for (std::size_t i = 0; i < frames.size(); ++i)
@@ -71,8 +71,8 @@ class Sampler {
       }
     utterances_.resize(kept);
     if (kept == 0)
-      throw Error(ErrorCode::data, "none of the " + std::to_string(frames.size()) + " utterances to train on has " +
-                                       std::to_string(options_.minimum) + " frames or more; add longer speech");
+      throw_error(ErrorCode::data, {"none of the ", frames.size(), " utterances to train on has ", options_.minimum,
+                                    " frames or more; add longer speech"});
   }
 
   /// Utterances of an epoch.
@@ -83,7 +83,7 @@ class Sampler {
 
   /// The batch at `position`: at least one crop, at most options().rows frames. Allocates only
   /// while out's vector still grows. Safe to call from several threads.
-  void plan(std::uint64_t position, Plan& out) const {
+  SOTTO_COLD void plan(std::uint64_t position, Plan& out) const {
     out.crops.clear();
     out.rows = 0;
     std::uint64_t epoch = position / size();

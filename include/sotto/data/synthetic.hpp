@@ -122,11 +122,10 @@ class SyntheticSpeech {
   /// that cannot be.
   explicit SyntheticSpeech(SyntheticOptions options = {}) {
     if (options.speakers < 1 || options.utterances < 1 || options.words < 1)
-      throw Error(ErrorCode::usage, "synthetic speech needs at least one speaker, one utterance and one word");
+      throw_error(ErrorCode::usage, {"synthetic speech needs at least one speaker, one utterance and one word"});
     if (!(options.shortest >= .1 && options.longest >= options.shortest && options.longest <= 600))
-      throw Error(ErrorCode::usage,
-                  "synthetic utterances last from 0.1 to 600 seconds, the shortest no longer than "
-                  "the longest");
+      throw_error(ErrorCode::usage, {"synthetic utterances last from 0.1 to 600 seconds, the shortest no longer than "
+                                     "the longest"});
     auto state = std::make_shared<State>();
     state->options = options;
     state->utterances.resize(static_cast<std::size_t>(options.utterances));

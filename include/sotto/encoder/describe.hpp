@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
+#include <sotto/core/texts.hpp>
 #include <sotto/encoder/spec.hpp>
 
 namespace sotto::detail::inline SOTTO_ABI {
@@ -22,20 +22,24 @@ template <class T> constexpr std::string_view raw_type_name() {
   return text;
 }
 
-/// A type's name without sotto's namespaces. A type may say its own: `static constexpr std::string_view name`.
-template <class T> std::string type_name() {
-  if constexpr (requires { std::string(T::name); }) {
-    return std::string(T::name);
-  } else {
-    std::string text(raw_type_name<T>());
-    for (auto at = text.find("sotto::"); at != std::string::npos; at = text.find("sotto::", at)) text.erase(at, 7);
-    for (auto at = text.find("v_0_"); at != std::string::npos; at = text.find("v_0_", at)) {
-      auto end = text.find("::", at);
-      if (end == std::string::npos) break;
-      text.erase(at, end + 2 - at);
-    }
-    return text;
+/// A type's name without sotto's namespaces.
+inline SOTTO_COLD std::string short_type_name(std::string_view name) {
+  std::string text(name);
+  for (auto at = text.find("sotto::"); at != std::string::npos; at = text.find("sotto::", at)) text.erase(at, 7);
+  for (auto at = text.find("v_0_"); at != std::string::npos; at = text.find("v_0_", at)) {
+    const auto end = text.find("::", at);
+    if (end == std::string::npos) break;
+    text.erase(at, end + 2 - at);
   }
+  return text;
+}
+
+/// A type may say its name: `static constexpr std::string_view name`.
+template <class T> std::string type_name() {
+  if constexpr (requires { std::string(T::name); })
+    return std::string(T::name);
+  else
+    return short_type_name(raw_type_name<T>());
 }
 
 }  // namespace sotto::detail::inline SOTTO_ABI
@@ -43,19 +47,20 @@ template <class T> std::string type_name() {
 namespace sotto::inline SOTTO_ABI {
 
 /// Field and value of everything that makes two specs different models.
-template <class Model> std::vector<std::pair<std::string, std::string>> spec_fields() {
+template <class Model> SOTTO_COLD Texts spec_fields() {
   constexpr EncoderShape shape = Model::shape.resolved();
-  return {{"width", std::to_string(shape.width)},
-          {"depth", std::to_string(shape.depth)},
-          {"heads", std::to_string(shape.heads)},
-          {"feed_forward", std::to_string(shape.feed_forward)},
-          {"frontend", detail::type_name<typename Model::Frontend>()},
-          {"position", detail::type_name<typename Model::Position>()},
-          {"norm", detail::type_name<typename Model::Norm>()},
-          {"attention", detail::type_name<typename Model::Attention>()},
-          {"objective", detail::type_name<typename Model::Objective>()},
-          {"augmentation", detail::type_name<typename Model::Augmentation>()},
-          {"parameters", std::to_string(count(parameter_table<Model>))}};
+  Texts fields;
+  for (auto const& [name, number] : {std::pair("width", shape.width), std::pair("depth", shape.depth),
+                                     std::pair("heads", shape.heads), std::pair("feed_forward", shape.feed_forward),
+                                     std::pair("parameters", static_cast<int>(count(parameter_table<Model>)))})
+    fields.set(name, std::to_string(number));
+  fields.set("frontend", detail::type_name<typename Model::Frontend>());
+  fields.set("position", detail::type_name<typename Model::Position>());
+  fields.set("norm", detail::type_name<typename Model::Norm>());
+  fields.set("attention", detail::type_name<typename Model::Attention>());
+  fields.set("objective", detail::type_name<typename Model::Objective>());
+  fields.set("augmentation", detail::type_name<typename Model::Augmentation>());
+  return fields;
 }
 
 }  // namespace sotto::inline SOTTO_ABI

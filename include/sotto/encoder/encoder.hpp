@@ -35,6 +35,7 @@ template <class C, class Store> struct EncoderParameters {
     decltype(table)::visit(f, "encoder.layers.{}.attention.rel_attn_embed.weight", C::BlockConfig::heads, 0,
                            p.table...);
     decltype(norm)::visit(f, "encoder.layer_norm.weight", "encoder.layer_norm.bias", -1, p.norm...);
+#pragma GCC unroll 1
     for (int i = 0; i < C::depth; ++i)
       BlockParameters<typename C::BlockConfig, Store>::visit(f, i, p.blocks[static_cast<std::size_t>(i)]...);
   }

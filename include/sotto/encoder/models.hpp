@@ -20,8 +20,7 @@ template <class... Specs> struct Models {
                                [&] {
                                  std::string known;
                                  for (auto each : names()) known += (known.empty() ? "" : ", ") + std::string(each);
-                                 throw Error(ErrorCode::usage,
-                                             "there is no model '" + std::string(name) + "'; there are " + known);
+                                 throw_error(ErrorCode::usage, {"there is no model '", name, "'; there are ", known});
                                });
   }
   /// Calls f for the first spec for which `matches.operator()<S>()` holds; otherwise `none()`, which must throw.
@@ -37,7 +36,7 @@ template <class... Specs> struct Models {
       return select<F, Rest...>(matches, f, none);
     else {
       none();
-      throw Error(ErrorCode::internal, "no model matched and nothing was thrown");
+      throw_error(ErrorCode::internal, {"no model matched and nothing was thrown"});
     }
   }
 };

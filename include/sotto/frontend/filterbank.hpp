@@ -72,9 +72,9 @@ class Filterbank {
   static constexpr int frame_samples = 400, hop = 160, max_bands = 128;
 
   /// Error(usage) if bands is out of range.
-  explicit Filterbank(FilterbankOptions const& options = {}) : bands_(options.bands) {
+  SOTTO_COLD explicit Filterbank(FilterbankOptions const& options = {}) : bands_(options.bands) {
     if (bands_ < 1 || bands_ > max_bands)
-      throw Error(ErrorCode::usage, "a filterbank of " + std::to_string(bands_) + " bands cannot be; ask for 1 to 128");
+      throw_error(ErrorCode::usage, {"a filterbank of ", bands_, " bands cannot be; ask for 1 to 128"});
     for (int i = 0; i < frame_samples; ++i) {
       const double cosine = std::cos(2 * 3.14159265358979323846 * i / (frame_samples - 1));
       window_[static_cast<std::size_t>(i)] = static_cast<float>(
@@ -109,13 +109,12 @@ class Filterbank {
   /// samples: 16 kHz, in [-1, 1]. out: [frames(samples) / stack, stack · bands()], stack successive
   /// frames a row, of which out's width is the measure; a tail of fewer than stack frames is
   /// dropped. Error(usage) if out has another shape.
-  void compute(std::span<float const> samples, Matrix<float> out) {
+  SOTTO_NOINLINE void compute(std::span<float const> samples, Matrix<float> out) {
     const int stack = std::max(1, out.columns / bands_);
     const int rows = frames(static_cast<std::int64_t>(samples.size())) / stack;
     if (out.columns != stack * bands_ || out.rows != rows)
-      throw Error(ErrorCode::usage, "a filterbank was given room for [" + std::to_string(out.rows) + ", " +
-                                        std::to_string(out.columns) + "] features where [" + std::to_string(rows) +
-                                        ", " + std::to_string(stack * bands_) + "] are due");
+      throw_error(ErrorCode::usage, {"a filterbank was given room for [", out.rows, ", ", out.columns,
+                                     "] features where [", rows, ", ", stack * bands_, "] are due"});
     const int count = rows * stack;
     for (int first = 0; first < count; first += cpu::lanes) {
       const int together = std::min(cpu::lanes, count - first);

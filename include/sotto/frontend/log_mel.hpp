@@ -33,7 +33,7 @@ class CorpusStatistics {
   void add(Matrix<float const> features) {
     const auto bands = bands_.size();
     if (features.columns <= 0 || static_cast<std::size_t>(features.columns) % bands != 0)
-      throw Error(ErrorCode::usage, "features whose width is no multiple of the bands cannot be counted");
+      throw_error(ErrorCode::usage, {"features whose width is no multiple of the bands cannot be counted"});
     CorpusStatistics part(static_cast<int>(bands));
     const int stack = features.columns / static_cast<int>(bands);
     for (int i = 0; i < features.rows; ++i)
@@ -57,7 +57,7 @@ class CorpusStatistics {
   /// Adds what another has seen (Chan, Golub & LeVeque 1979).
   void merge(CorpusStatistics const& other) {
     if (other.bands_.size() != bands_.size())
-      throw Error(ErrorCode::usage, "statistics of different numbers of bands cannot be merged");
+      throw_error(ErrorCode::usage, {"statistics of different numbers of bands cannot be merged"});
     if (other.frames_ == 0) return;
     const auto mine = static_cast<double>(frames_), theirs = static_cast<double>(other.frames_);
     for (std::size_t b = 0; b < bands_.size(); ++b) {
@@ -141,7 +141,7 @@ template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation
     void corpus_statistics(std::span<float const> mean,
                            std::span<float const> deviation) requires(Normalise == Normalisation::corpus) {
       if (mean.size() != Bands || deviation.size() != Bands)
-        throw Error(ErrorCode::usage, "corpus statistics need one mean and one deviation a mel band");
+        throw_error(ErrorCode::usage, {"corpus statistics need one mean and one deviation a mel band"});
       for (std::size_t b = 0; b < Bands; ++b) {
         mean_[b] = mean[b];
         factor_[b] = factor(static_cast<double>(deviation[b]));
@@ -151,11 +151,12 @@ template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation
 
     /// samples: 16 kHz, in [-1, 1]. out: [frames(samples), features]. Error(usage) if out has
     /// another shape, or if corpus statistics are wanted and not yet given.
-    void compute(std::span<float const> samples, Matrix<float> out) {
+    SOTTO_NOINLINE void compute(std::span<float const> samples, Matrix<float> out) {
       if (Normalise == Normalisation::corpus && !known_)
-        throw Error(ErrorCode::usage, "LogMel normalises by corpus statistics; call corpus_statistics() first");
+        throw_error(ErrorCode::usage, {"LogMel normalises by corpus statistics; call corpus_statistics() first"});
       if (out.columns != features)
-        throw Error(ErrorCode::usage, "LogMel writes rows of Bands x Stack features; give it room for so many columns");
+        throw_error(ErrorCode::usage,
+                    {"LogMel writes rows of Bands x Stack features; give it room for so many columns"});
       filterbank_.compute(samples, out);
       if constexpr (Normalise == Normalisation::none) return;
       if constexpr (Normalise == Normalisation::utterance) measure(out);

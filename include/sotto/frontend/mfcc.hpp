@@ -21,7 +21,7 @@ class Mfcc {
  public:
   static constexpr int cepstra = 13, bands = 23, dimensions = 3 * cepstra, hop = Filterbank::hop;
 
-  Mfcc() : filterbank_({.bands = bands, .window = Window::povey, .scale = 1}) {
+  SOTTO_COLD Mfcc() : filterbank_({.bands = bands, .window = Window::povey, .scale = 1}) {
     constexpr double pi = 3.14159265358979323846;
     for (int c = 0; c < cepstra; ++c) {
       const double lifter = 1 + 11 * std::sin(pi * c / 22);
@@ -40,8 +40,8 @@ class Mfcc {
 
   /// samples: 16 kHz, in [-1, 1]. out: [frames(samples), 39]. Error(usage) if out has another
   /// shape.
-  void compute(std::span<float const> samples, Matrix<float> out) {
-    if (out.columns != dimensions) throw Error(ErrorCode::usage, "MFCC need 39 columns to be written into");
+  SOTTO_NOINLINE void compute(std::span<float const> samples, Matrix<float> out) {
+    if (out.columns != dimensions) throw_error(ErrorCode::usage, {"MFCC need 39 columns to be written into"});
     // The row is long enough to hold the energies that its cepstra are made of.
     filterbank_.compute(samples, out.slice_columns(0, bands));
     for (int t = 0; t < out.rows; ++t) {

@@ -84,14 +84,11 @@ class DurableFile {
   [[noreturn]] void fail(char const* what) {
     const int number = errno;
     abandon();
-    std::string sentence = std::string(what) + ": ";
     if (number == ENOSPC || number == EDQUOT)
-      sentence += "the disk is full; free some space and write again.";
-    else if (number == ENOENT || number == ENOTDIR)
-      sentence += "its directory does not exist; create it first.";
-    else
-      sentence += std::generic_category().message(number) + ".";
-    throw Error(ErrorCode::file, sentence, path_);
+      throw_error(ErrorCode::file, {what, ": the disk is full; free some space and write again."}, path_);
+    if (number == ENOENT || number == ENOTDIR)
+      throw_error(ErrorCode::file, {what, ": its directory does not exist; create it first."}, path_);
+    throw_error(ErrorCode::file, {what, ": ", std::generic_category().message(number), "."}, path_);
   }
 
   std::filesystem::path path_, temporary_;
@@ -107,10 +104,8 @@ inline SOTTO_COLD std::vector<std::byte> read_file(std::filesystem::path const& 
     }
   };
   const auto fail = [&](int number) -> void {
-    throw Error(ErrorCode::file,
-                number == ENOENT ? "there is no such file."
-                                 : "cannot be read: " + std::generic_category().message(number) + ".",
-                path);
+    if (number == ENOENT) throw_error(ErrorCode::file, {"there is no such file."}, path);
+    throw_error(ErrorCode::file, {"cannot be read: ", std::generic_category().message(number), "."}, path);
   };
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.number < 0) fail(errno);

@@ -117,7 +117,7 @@ template <class Element>
 void write_npy(std::filesystem::path const& path, std::vector<std::int64_t> const& shape,
                std::span<Element const> values) {
   if (detail::npy_elements(shape) != values.size())
-    throw Error(ErrorCode::usage, "an array cannot be saved: its shape does not fit its values.", path);
+    throw_error(ErrorCode::usage, {"an array cannot be saved: its shape does not fit its values."}, path);
   std::string header =
       "{'descr': '" + std::string(detail::npy_descr<Element>()) + "', 'fortran_order': False, 'shape': (";
   for (const std::int64_t extent : shape) header += std::to_string(extent) + ", ";
@@ -126,7 +126,7 @@ void write_npy(std::filesystem::path const& path, std::vector<std::int64_t> cons
   // magic, version and length are ten bytes; the data begin at a multiple of 64, after a line feed
   header.resize((header.size() + 10 + 1 + 63) / 64 * 64 - 10 - 1, ' ');
   header += '\n';
-  if (header.size() > 65535) throw Error(ErrorCode::usage, "an array cannot be saved: it has too many axes.", path);
+  if (header.size() > 65535) throw_error(ErrorCode::usage, {"an array cannot be saved: it has too many axes."}, path);
   std::string preamble = "\x93NUMPY";
   preamble += {'\1', '\0', static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
   DurableFile file(path);
@@ -139,21 +139,20 @@ void write_npy(std::filesystem::path const& path, std::vector<std::int64_t> cons
 /// than Element.
 template <class Element> NpyArray<Element> read_npy(std::filesystem::path const& path) {
   const std::vector<std::byte> bytes = read_file(path);
-  const auto fail = [&](std::string const& sentence) { throw Error(ErrorCode::file, sentence, path); };
-  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) fail("it is no npy file.");
-  if (bytes[6] != std::byte{1}) fail("it is of an npy version other than 1.0; save it again with numpy.save.");
+  const auto fail = [&](std::initializer_list<Piece> sentence) { throw_error(ErrorCode::file, sentence, path); };
+  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) fail({"it is no npy file."});
+  if (bytes[6] != std::byte{1}) fail({"it is of an npy version other than 1.0; save it again with numpy.save."});
   const std::size_t length = std::to_integer<std::size_t>(bytes[8]) | std::to_integer<std::size_t>(bytes[9]) << 8;
-  if (length > bytes.size() - 10) fail("it is cut short inside its header.");
+  if (length > bytes.size() - 10) fail({"it is cut short inside its header."});
   const auto header = detail::NpyHeader::parse({reinterpret_cast<char const*>(bytes.data()) + 10, length});
-  if (!header) fail("its header is damaged.");
+  if (!header) fail({"its header is damaged."});
   if (header->descr != detail::npy_descr<Element>())
-    fail("it holds " + header->descr + " where " + std::string(detail::npy_descr<Element>()) + " is wanted.");
-  if (header->fortran) fail("it is in Fortran order; save numpy.ascontiguousarray of it.");
+    fail({"it holds ", header->descr, " where ", detail::npy_descr<Element>(), " is wanted."});
+  if (header->fortran) fail({"it is in Fortran order; save numpy.ascontiguousarray of it."});
   const auto elements = detail::npy_elements(header->shape);
   const std::size_t present = bytes.size() - 10 - length;
   if (!elements || present % sizeof(Element) != 0 || *elements != present / sizeof(Element))
-    fail("it has " + std::to_string(present) +
-         " bytes of data, which its shape does not fit: it is cut short or damaged.");
+    fail({"it has ", present, " bytes of data, which its shape does not fit: it is cut short or damaged."});
   NpyArray<Element> array{header->shape, std::vector<Element>(*elements)};
   if (present > 0) std::memcpy(array.values.data(), bytes.data() + 10 + length, present);
   return array;

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -22,6 +21,8 @@
 
 #include <sotto/config.hpp>
 #include <sotto/core/error.hpp>
+#include <sotto/core/order.hpp>
+#include <sotto/core/texts.hpp>
 #include <sotto/io/detail/flat_json.hpp>
 #include <sotto/io/durable_file.hpp>
 
@@ -85,9 +86,9 @@ class Safetensors {
   /// All arrays, in the order of their bytes.
   std::vector<Tensor> const& tensors() const& noexcept { return tensors_; }
   void tensors() const&& = delete;  // the array would outlive its file
-  std::map<std::string, std::string> const& metadata() const& noexcept { return metadata_; }
-  std::map<std::string, std::string> metadata() && { return std::move(metadata_); }
-  bool contains(std::string_view name) const { return index_.find(name) != index_.end(); }
+  Texts const& metadata() const& noexcept { return metadata_; }
+  void metadata() const&& = delete;
+  bool contains(std::string_view name) const { return position(name) < tensors_.size(); }
   /// The array of that name. Error(file) if there is none.
   Tensor const& at(std::string_view name) const& { return find(name); }
   void at(std::string_view name) const&& = delete;
@@ -106,18 +107,16 @@ class Safetensors {
 
   Safetensors(std::filesystem::path path, Bytes bytes) : path_(std::move(path)), bytes_(std::move(bytes)) { parse(); }
 
-  [[noreturn]] void fail(std::string const& sentence) const { throw Error(ErrorCode::file, sentence, path_); }
+  [[noreturn]] void fail(std::initializer_list<Piece> sentence) const { throw_error(ErrorCode::file, sentence, path_); }
 
   SOTTO_COLD void parse() {
     const std::span<std::byte const> all(*bytes_);
-    if (all.size() < 8) fail("it is cut short: a safetensors file begins with eight bytes of header length.");
+    if (all.size() < 8) fail({"it is cut short: a safetensors file begins with eight bytes of header length."});
     std::uint64_t length;
     std::memcpy(&length, all.data(), 8);
-    if (length > 100'000'000)
-      fail("it is no safetensors file: its header claims " + std::to_string(length) + " bytes.");
+    if (length > 100'000'000) fail({"it is no safetensors file: its header claims ", length, " bytes."});
     if (length > all.size() - 8)
-      fail("it is cut short: its header has " + std::to_string(length) + " bytes, but only " +
-           std::to_string(all.size() - 8) + " are there.");
+      fail({"it is cut short: its header has ", length, " bytes, but only ", all.size() - 8, " are there."});
     const auto header = all.subspan(8, static_cast<std::size_t>(length));
     const auto body = all.subspan(8 + static_cast<std::size_t>(length));
 
@@ -129,10 +128,11 @@ class Safetensors {
     bool described = false;
     json.object([&](std::string key) {
       if (key == "__metadata__") {
-        if (std::exchange(described, true)) fail("its header says \"__metadata__\" twice.");
+        if (std::exchange(described, true)) fail({"its header says \"__metadata__\" twice."});
         json.object([&](std::string name) {
           std::string value = json.string();
-          if (!metadata_.emplace(name, std::move(value)).second) fail("its metadata says \"" + name + "\" twice.");
+          if (metadata_.find(name) != nullptr) fail({"its metadata says \"", name, "\" twice."});
+          metadata_.set(name, value);
         });
         return;
       }
@@ -142,7 +142,7 @@ class Safetensors {
       json.object([&](std::string const& field) {
         const int bit = field == "dtype" ? 1 : field == "shape" ? 2 : field == "data_offsets" ? 4 : 0;
         if (bit == 0 || (seen & bit))
-          fail("tensor \"" + key + "\" has an unknown or repeated field \"" + field + "\" in the header.");
+          fail({"tensor \"", key, "\" has an unknown or repeated field \"", field, "\" in the header."});
         seen |= bit;
         if (bit == 1) {
           tensor.dtype = json.string();
@@ -151,11 +151,11 @@ class Safetensors {
         } else {
           std::vector<std::uint64_t> offsets;
           json.array([&] { offsets.push_back(json.integer()); });
-          if (offsets.size() != 2) fail("tensor \"" + key + "\" needs two data offsets, begin and end.");
+          if (offsets.size() != 2) fail({"tensor \"", key, "\" needs two data offsets, begin and end."});
           range = {offsets[0], offsets[1]};
         }
       });
-      if (seen != 7) fail("tensor \"" + key + "\" lacks its dtype, shape or data_offsets in the header.");
+      if (seen != 7) fail({"tensor \"", key, "\" lacks its dtype, shape or data_offsets in the header."});
       tensor.name = std::move(key);
       tensors_.push_back(std::move(tensor));
       ranges.push_back(range);
@@ -164,90 +164,103 @@ class Safetensors {
 
     // Every byte belongs to exactly one tensor: sorted, they must lie side by side. An empty one
     // goes before another that begins where it lies.
-    std::vector<std::size_t> order(tensors_.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return std::pair(ranges[a].begin, ranges[a].end) < std::pair(ranges[b].begin, ranges[b].end);
+    std::vector<int> order(tensors_.size());
+    std::iota(order.begin(), order.end(), 0);
+    sort_indices(order, [&](int a, int b) {
+      Range const &x = ranges[static_cast<std::size_t>(a)], &y = ranges[static_cast<std::size_t>(b)];
+      return x.begin != y.begin ? x.begin < y.begin : x.end != y.end ? x.end < y.end : a < b;
     });
     std::vector<Tensor> sorted;
     sorted.reserve(order.size());
     std::uint64_t next = 0;
-    for (const std::size_t i : order) {
-      Tensor& tensor = tensors_[i];
-      const auto [begin, end] = ranges[i];
+    for (const int i : order) {
+      Tensor& tensor = tensors_[static_cast<std::size_t>(i)];
+      const auto [begin, end] = ranges[static_cast<std::size_t>(i)];
       const std::string what = "tensor \"" + tensor.name + "\" ";
-      if (detail::safetensors_size(tensor.dtype) == 0) fail(what + "is of unknown type \"" + tensor.dtype + "\".");
-      if (end < begin) fail(what + "ends before it begins.");
+      if (detail::safetensors_size(tensor.dtype) == 0) fail({what, "is of unknown type \"", tensor.dtype, "\"."});
+      if (end < begin) fail({what, "ends before it begins."});
       if (end > body.size())
-        fail(what + "ends at byte " + std::to_string(end) + " of the data, but only " + std::to_string(body.size()) +
-             " bytes are there: the file is cut short or damaged.");
+        fail({what, "ends at byte ", end, " of the data, but only ", body.size(),
+              " bytes are there: the file is cut short or damaged."});
       const auto bytes = detail::safetensors_bytes(tensor.dtype, tensor.shape);
-      if (!bytes || *bytes != end - begin) fail(what + "has offsets that do not agree with its shape and type.");
-      if (begin != next) fail(what + (begin < next ? "overlaps another." : "leaves a hole before it."));
+      if (!bytes || *bytes != end - begin) fail({what, "has offsets that do not agree with its shape and type."});
+      if (begin != next) fail({what, begin < next ? "overlaps another." : "leaves a hole before it."});
       next = end;
       tensor.bytes = body.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
       sorted.push_back(std::move(tensor));
     }
     tensors_ = std::move(sorted);
-    if (next != body.size())
-      fail("it has " + std::to_string(body.size() - next) + " bytes that belong to no tensor: it is damaged.");
+    if (next != body.size()) fail({"it has ", body.size() - next, " bytes that belong to no tensor: it is damaged."});
     for (std::size_t i = 0; i < tensors_.size(); ++i)
-      if (!index_.emplace(tensors_[i].name, i).second) fail("it holds tensor \"" + tensors_[i].name + "\" twice.");
+      if (position(tensors_[i].name) != i) fail({"it holds tensor \"", tensors_[i].name, "\" twice."});
   }
 
+  /// The tensor's place; beyond the last if there is none.
+  SOTTO_COLD std::size_t position(std::string_view name) const {
+    std::size_t i = 0;
+    while (i < tensors_.size() && tensors_[i].name != name) ++i;
+    return i;
+  }
   SOTTO_COLD Tensor const& find(std::string_view name) const {
-    const auto found = index_.find(name);
-    if (found == index_.end()) fail("it holds no tensor \"" + std::string(name) + "\".");
-    return tensors_[found->second];
+    const std::size_t i = position(name);
+    if (i == tensors_.size()) fail({"it holds no tensor \"", name, "\"."});
+    return tensors_[i];
   }
 
-  /// fetch(bits) makes a number of the stored bits of an element.
-  template <class To, class Stored, class Fetch>
-  SOTTO_COLD std::vector<To> read(Tensor const& tensor, Fetch fetch) const {
-    std::vector<To> result(tensor.bytes.size() / sizeof(Stored));
-    for (std::size_t i = 0; i < result.size(); ++i) {
-      Stored stored;
-      std::memcpy(&stored, tensor.bytes.data() + i * sizeof(Stored), sizeof(Stored));
-      result[i] = static_cast<To>(fetch(stored));
-    }
-    return result;
+  template <class Stored> static Stored stored(Tensor const& tensor, std::size_t i) {
+    Stored bits;
+    std::memcpy(&bits, tensor.bytes.data() + i * sizeof(Stored), sizeof(Stored));
+    return bits;
+  }
+  /// Number i, of a type that is asked for once.
+  SOTTO_COLD std::int64_t whole(Tensor const& tensor, std::size_t i) const {
+    std::string const& dtype = tensor.dtype;
+    if (dtype == "I64") return stored<std::int64_t>(tensor, i);
+    if (dtype == "I32") return stored<std::int32_t>(tensor, i);
+    if (dtype == "I16") return stored<std::int16_t>(tensor, i);
+    if (dtype == "I8") return stored<std::int8_t>(tensor, i);
+    if (dtype == "U8" || dtype == "BOOL") return stored<std::uint8_t>(tensor, i);
+    if (dtype == "U16") return stored<std::uint16_t>(tensor, i);
+    if (dtype == "U32") return stored<std::uint32_t>(tensor, i);
+    if (dtype != "U64") fail({"tensor \"", tensor.name, "\" holds ", dtype, " where whole numbers are wanted."});
+    const auto value = stored<std::uint64_t>(tensor, i);
+    if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      fail({"tensor \"", tensor.name, "\" holds ", value, ", more than 63 bits can."});
+    return static_cast<std::int64_t>(value);
+  }
+  SOTTO_COLD double real(Tensor const& tensor, std::size_t i) const {
+    std::string const& dtype = tensor.dtype;
+    if (dtype == "F32") return static_cast<double>(stored<float>(tensor, i));
+    if (dtype == "F64") return stored<double>(tensor, i);
+    if (dtype == "F16") return static_cast<double>(detail::float_of_half(stored<std::uint16_t>(tensor, i)));
+    if (dtype == "BF16")
+      return static_cast<double>(
+          std::bit_cast<float>(static_cast<std::uint32_t>(stored<std::uint16_t>(tensor, i)) << 16));
+    if (dtype == "U64") return static_cast<double>(stored<std::uint64_t>(tensor, i));
+    if (dtype.starts_with("F"))
+      fail({"tensor \"", tensor.name, "\" is of type ", dtype, ", which sotto does not convert; store it as F32."});
+    return static_cast<double>(whole(tensor, i));
   }
   template <class To> SOTTO_COLD std::vector<To> numbers(std::string_view name) const {
     Tensor const& tensor = find(name);
-    std::string const& dtype = tensor.dtype;
-    const auto same = [](auto stored) { return stored; };
-    if (dtype == "I64") return read<To, std::int64_t>(tensor, same);
-    if (dtype == "I32") return read<To, std::int32_t>(tensor, same);
-    if (dtype == "I16") return read<To, std::int16_t>(tensor, same);
-    if (dtype == "I8") return read<To, std::int8_t>(tensor, same);
-    if (dtype == "U8" || dtype == "BOOL") return read<To, std::uint8_t>(tensor, same);
-    if (dtype == "U16") return read<To, std::uint16_t>(tensor, same);
-    if (dtype == "U32") return read<To, std::uint32_t>(tensor, same);
-    if constexpr (std::is_floating_point_v<To>) {
-      if (dtype == "U64") return read<To, std::uint64_t>(tensor, same);
-      if (dtype == "F32") return read<To, float>(tensor, same);
-      if (dtype == "F64") return read<To, double>(tensor, same);
-      if (dtype == "F16") return read<To, std::uint16_t>(tensor, detail::float_of_half);
-      if (dtype == "BF16")
-        return read<To, std::uint16_t>(
-            tensor, [](std::uint16_t b) { return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16); });
-      fail("tensor \"" + tensor.name + "\" is of type " + dtype + ", which sotto does not convert; store it as F32.");
-    } else {
-      if (dtype == "U64")
-        return read<To, std::uint64_t>(tensor, [&](std::uint64_t value) {
-          if (value > static_cast<std::uint64_t>(std::numeric_limits<To>::max()))
-            fail("tensor \"" + tensor.name + "\" holds " + std::to_string(value) + ", more than 63 bits can.");
-          return value;
-        });
-      fail("tensor \"" + tensor.name + "\" holds " + dtype + " where whole numbers are wanted.");
+    std::vector<To> result(tensor.bytes.size() / detail::safetensors_size(tensor.dtype));
+    if (tensor.dtype == (sizeof(To) == 4 ? "F32" : std::is_integral_v<To> ? "I64" : "F64")) {
+      if (!result.empty()) std::memcpy(result.data(), tensor.bytes.data(), tensor.bytes.size());
+      return result;
     }
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      if constexpr (std::is_integral_v<To>)
+        result[i] = whole(tensor, i);
+      else
+        result[i] = static_cast<To>(real(tensor, i));
+    }
+    return result;
   }
 
   std::filesystem::path path_;
   Bytes bytes_;
   std::vector<Tensor> tensors_;
-  std::map<std::string, std::size_t, std::less<>> index_;
-  std::map<std::string, std::string> metadata_;
+  Texts metadata_;
 };
 
 /// Collects arrays and writes them as one file. It keeps views, not copies: what is added must live
@@ -258,13 +271,14 @@ class SafetensorsWriter {
   /// and type say.
   void add(std::string name, std::string dtype, std::vector<std::int64_t> shape, std::span<std::byte const> bytes) {
     const auto fail = [&](char const* what) {
-      throw Error(ErrorCode::usage, "tensor \"" + name + "\" cannot be saved: " + what);
+      throw_error(ErrorCode::usage, {"tensor \"", name, "\" cannot be saved: ", what});
     };
     if (name == "__metadata__" || !detail::valid_utf8(name)) fail("its name is reserved or no UTF-8.");
     const std::size_t size = detail::safetensors_size(dtype);
     if (size == 0) fail("its type is unknown to the format.");
     if (detail::safetensors_bytes(dtype, shape) != bytes.size()) fail("its shape does not fit its bytes.");
-    if (!names_.emplace(name, entries_.size()).second) fail("another has the same name.");
+    for (Entry const& entry : entries_)
+      if (entry.name == name) fail("another has the same name.");
     entries_.push_back({std::move(name), std::move(dtype), std::move(shape), bytes, size});
   }
   void add(std::string name, std::vector<std::int64_t> shape, std::span<float const> values) {
@@ -280,10 +294,10 @@ class SafetensorsWriter {
     add(std::move(name), "U16", std::move(shape), std::as_bytes(values));
   }
   /// A later value of a key replaces the earlier. Error(usage) if either is no UTF-8.
-  void set_metadata(std::string const& key, std::string value) {
+  SOTTO_COLD void set_metadata(std::string_view key, std::string_view value) {
     if (!detail::valid_utf8(key) || !detail::valid_utf8(value))
-      throw Error(ErrorCode::usage, "metadata \"" + key + "\" cannot be saved: it is no UTF-8.");
-    metadata_[key] = std::move(value);
+      throw_error(ErrorCode::usage, {"metadata \"", key, "\" cannot be saved: it is no UTF-8."});
+    metadata_.set(key, value);
   }
 
   /// Writes the file whole or not at all (see DurableFile). Equal contents added in equal order
@@ -292,8 +306,9 @@ class SafetensorsWriter {
     // Wide elements first, as the format's own writer does: every array is then aligned in the
     // file.
     std::vector<Entry const*> order;
-    for (Entry const& entry : entries_) order.push_back(&entry);
-    std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->element > b->element; });
+    for (const std::size_t element : {8, 4, 2, 1})
+      for (Entry const& entry : entries_)
+        if (entry.element == element) order.push_back(&entry);
 
     std::string header = "{";
     const auto separate = [&] {
@@ -339,8 +354,7 @@ class SafetensorsWriter {
     std::size_t element;
   };
   std::vector<Entry> entries_;
-  std::map<std::string, std::size_t> names_;
-  std::map<std::string, std::string> metadata_;
+  Texts metadata_;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -168,7 +168,7 @@ template <class C, class B> struct Block {
     if constexpr (C::own_table > 0) w.table = B::carve_table(arena, Attention::table(heads));
     return w;
   }
-  static void prepare(B& b, Master const& m, Weights& w) {
+  SOTTO_COLD static void prepare(B& b, Master const& m, Weights& w) {
     b.prepare_linear(C::query_key_value, m.query.begin, m.query_bias.begin, w.query_key_value);
     b.prepare_linear(C::projection, m.projection.weight.begin, m.projection.bias.begin, w.projection);
     b.prepare_linear(C::intermediate, m.intermediate.weight.begin, m.intermediate.bias.begin, w.intermediate);
@@ -209,8 +209,8 @@ template <class C, class B> struct Block {
   }
 
   /// a.output = block(x). scratch.a is used.
-  SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, int layer,
-                                     Rows<E const, width> x, Activations& a, Scratch& s) {
+  SOTTO_COLD static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise, int layer,
+                                 Rows<E const, width> x, Activations& a, Scratch& s) {
     using Norm = LayerNorm<B, width>;
     Rows<E const, width> input = x;
     if constexpr (C::pre_norm) {
@@ -242,9 +242,9 @@ template <class C, class B> struct Block {
   }
 
   /// d: gradient by the block's output on entry, by x on return. shared_table: that of a table shared by all layers.
-  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table,
-                                      Lane<Index> const& lane, Noise const& noise, int layer, Rows<E const, width> x,
-                                      Activations const& a, Scratch& s, Rows<E, width> d) {
+  SOTTO_COLD static void backward(B& b, Weights const& w, Gradients const& g, Array<R> shared_table,
+                                  Lane<Index> const& lane, Noise const& noise, int layer, Rows<E const, width> x,
+                                  Activations const& a, Scratch& s, Rows<E, width> d) {
     using Norm = LayerNorm<B, width>;
     // feed-forward
     if constexpr (!C::pre_norm) {

@@ -10,8 +10,19 @@
 #include <string>
 #include <string_view>
 
+#include <sotto/core/error.hpp>
 #include <sotto/core/philox.hpp>
 #include <sotto/core/views.hpp>
+
+namespace sotto::detail::inline SOTTO_ABI {
+
+/// The name, with the layer in the place of {}.
+inline SOTTO_COLD std::string layer_name(std::string_view name, int layer) {
+  const auto at = name.find("{}");
+  return at == name.npos ? std::string(name) : joined({name.substr(0, at), layer, name.substr(at + 2)});
+}
+
+}  // namespace sotto::detail::inline SOTTO_ABI
 
 namespace sotto::inline SOTTO_API {
 
@@ -45,11 +56,7 @@ struct ParameterEntry {
   std::size_t offset, size;
 
   SOTTO_ALWAYS_INLINE constexpr int rank() const { return info.extents[2] > 0 ? 3 : info.extents[1] > 0 ? 2 : 1; }
-  inline __attribute__((always_inline)) std::string name() const {
-    std::string text(info.name);
-    if (const auto at = text.find("{}"); at != std::string::npos) text.replace(at, 2, std::to_string(info.layer));
-    return text;
-  }
+  SOTTO_ALWAYS_INLINE std::string name() const { return detail::layer_name(info.name, info.layer); }
 };
 
 /// Views of a flat buffer of E.
@@ -98,7 +105,7 @@ template <template <class> class Parameters> struct ParameterTable {
     return table;
   }
   /// Views of a flat buffer, in visiting order.
-  template <class E> static Parameters<Values<E>> carve(E* flat) {
+  template <class E> SOTTO_COLD static Parameters<Values<E>> carve(E* flat) {
     Parameters<Values<E>> views{};
     std::size_t at = 0;
     Parameters<Values<E>>::visit(

@@ -11,7 +11,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -54,11 +53,11 @@ struct Kmeans {
 /// labels[i] = the cluster nearest to frame i, the lowest-numbered of equals; *inertia, if given,
 /// becomes the sum of the squared distances. frames: [frames, dimensions]. Error(usage) if the
 /// widths differ.
-inline void assign(Matrix<float const> frames, Kmeans const& kmeans, std::uint16_t* labels, double* inertia = nullptr) {
+inline SOTTO_COLD void assign(Matrix<float const> frames, Kmeans const& kmeans, std::uint16_t* labels,
+                              double* inertia = nullptr) {
   if (frames.columns != kmeans.dimensions)
-    throw Error(ErrorCode::usage, "frames of " + std::to_string(frames.columns) +
-                                      " dimensions cannot be labelled by clusters of " +
-                                      std::to_string(kmeans.dimensions));
+    throw_error(ErrorCode::usage,
+                {"frames of ", frames.columns, " dimensions cannot be labelled by clusters of ", kmeans.dimensions});
   const Matrix<float const> centroids{kmeans.centroids.data(), kmeans.clusters, kmeans.dimensions, kmeans.dimensions};
   detail::NearestCentroid<float> nearest;
   nearest.prepare(centroids);
@@ -97,8 +96,8 @@ class KmeansFit {
  public:
   using Report = std::optional<FunctionRef<void(KmeansProgress const&)>>;
 
-  KmeansFit(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed, Executor& executor,
-            Report report)
+  SOTTO_COLD KmeansFit(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed, Executor& executor,
+                       Report report)
       : frames_(frames), options_(options), seed_(seed), executor_(executor), report_(report),
         pass_(options.clusters, frames.columns) {
     distinct_ = find_distinct();
@@ -136,42 +135,37 @@ class KmeansFit {
   Matrix<float> view(std::vector<float>& centroids) const {
     return {centroids.data(), options_.clusters, frames_.columns, frames_.columns};
   }
-  template <class Row> void measure(int count, Row row, Matrix<float const> centroids) {
+  void measure(int count, LloydPass<float>::Row row, Matrix<float const> centroids) {
     pass_.measure(count, row, centroids, executor_);
     flops_ += 2 * static_cast<std::uint64_t>(count) * static_cast<std::uint64_t>(frames_.columns) *
               static_cast<std::uint64_t>(options_.clusters);
   }
-  void measure_sample(Matrix<float const> centroids) {
+  SOTTO_COLD void measure_sample(Matrix<float const> centroids) {
     measure(
         static_cast<int>(sample_.size()), [&](int i) { return sample_[static_cast<std::size_t>(i)]; }, centroids);
   }
-  void progress(int restart, int iteration, int frames) const {
+  SOTTO_COLD void progress(int restart, int iteration, int frames) const {
     if (report_) (*report_)({restart, options_.restarts, iteration, pass_.inertia() / frames});
   }
 
   /// The first row of each of the first `clusters` distinct frames. Error(data) if there are fewer.
   SOTTO_COLD std::vector<int> find_distinct() const {
     std::vector<int> found;
-    std::unordered_set<std::string> seen;
-    std::string bytes(static_cast<std::size_t>(frames_.columns) * sizeof(float), '\0');
     for (int i = 0; i < frames_.rows && static_cast<int>(found.size()) < options_.clusters; ++i) {
-      for (int d = 0; d < frames_.columns; ++d) {
-        const float x = frames_.row(i)[d] + 0.f;  // -0 is 0
-        std::memcpy(bytes.data() + static_cast<std::size_t>(d) * sizeof x, &x, sizeof x);
-      }
-      if (seen.insert(bytes).second) found.push_back(i);
+      float const* const frame = frames_.row(i);
+      const auto same = [&](int j) { return std::equal(frame, frame + frames_.columns, frames_.row(j)); };
+      if (std::none_of(found.begin(), found.end(), same)) found.push_back(i);
     }
     if (static_cast<int>(found.size()) < options_.clusters)
-      throw Error(ErrorCode::data, std::to_string(options_.clusters) +
-                                       " clusters need as many distinct frames, but the " +
-                                       std::to_string(frames_.rows) + " frames given hold " +
-                                       std::to_string(found.size()) + "; give more speech or ask for fewer clusters");
+      throw_error(ErrorCode::data,
+                  {options_.clusters, " clusters need as many distinct frames, but the ", frames_.rows,
+                   " frames given hold ", found.size(), "; give more speech or ask for fewer clusters"});
     return found;
   }
 
   /// Greedy k-means++ (Arthur & Vassilvitskii 2007, section 5): of 2 + ln(clusters) candidates,
   /// drawn by their squared distance from what is chosen, the one that leaves the least of it.
-  std::vector<float> plus_plus(int restart) {
+  SOTTO_COLD std::vector<float> plus_plus(int restart) {
     Random random(seed_, Purpose::clusters, static_cast<std::uint32_t>(restart) + 2, 0);
     const auto count = sample_.size(), trials = static_cast<std::size_t>(2 + std::log(options_.clusters));
     const int dimensions = frames_.columns;
@@ -242,7 +236,7 @@ class KmeansFit {
   }
 
   /// Sculley 2010: each centroid is the mean of all frames that mini-batches have given it.
-  void mini_batches(std::vector<float>& centroids, int restart) {
+  SOTTO_COLD void mini_batches(std::vector<float>& centroids, int restart) {
     Random random(seed_, Purpose::clusters, static_cast<std::uint32_t>(restart) + 2, 1);
     std::vector<std::int64_t> weight(static_cast<std::size_t>(options_.clusters));
     std::vector<float const*> batch(static_cast<std::size_t>(options_.batch));
@@ -263,7 +257,7 @@ class KmeansFit {
   }
 
   /// At most `most` moves over all frames; returns the inertia of where the centroids end up.
-  double lloyd(std::vector<float>& centroids, int restart, int most, double gain) {
+  SOTTO_COLD double lloyd(std::vector<float>& centroids, int restart, int most, double gain) {
     double before = std::numeric_limits<double>::infinity();
     for (int iteration = 0;; ++iteration) {
       measure(
@@ -312,8 +306,8 @@ inline SOTTO_COLD Kmeans fit_kmeans(Matrix<float const> frames, KmeansOptions co
                                     std::optional<FunctionRef<void(KmeansProgress const&)>> progress = {}) {
   const auto within = [](char const* what, int value, int least, int most) {
     if (value < least || value > most)
-      throw Error(ErrorCode::usage, "k-means cannot have " + std::string(what) + " = " + std::to_string(value) +
-                                        "; it must be from " + std::to_string(least) + " to " + std::to_string(most));
+      throw_error(ErrorCode::usage,
+                  {"k-means cannot have ", what, " = ", value, "; it must be from ", least, " to ", most});
   };
   within("clusters", options.clusters, 1, 65536);
   within("batch", options.batch, 1, 1 << 28);

@@ -30,7 +30,7 @@ class SpanMasker {
  public:
   /// Appends the masked rows of an utterance, ascending, each plus `first_row`. An utterance too short to hold a span
   /// beside an unmasked frame (under 2 frames) is left whole.
-  void draw(MaskOptions const& options, int frames, Random random, int first_row, std::vector<int>& masked) {
+  SOTTO_COLD void draw(MaskOptions const& options, int frames, Random random, int first_row, std::vector<int>& masked) {
     if (frames < 2) return;
     int spans = static_cast<int>(options.probability * static_cast<float>(frames) / static_cast<float>(options.length) +
                                  static_cast<float>(random.uniform()));

@@ -14,27 +14,32 @@
 
 namespace sotto::objective::inline SOTTO_ABI {
 
-/// Labels every 20 ms frame t of every utterance with the cluster of its 10 ms frame 2t (fairseq: label_rate 100,
-/// feat2tar_ratio 2). One k-means labels training and held-out speech alike. Fitting and labelling are billed.
-template <int Clusters> class MfccClusters {
- public:
-  struct Options {
-    int fit_frames = 2'000'000;  ///< 10 ms frames that k-means sees at most, whole utterances drawn at random
-    int restarts = 5;            ///< k-means++ initialisations; the best is kept
-    int iterations = 100;        ///< mini-batches of 10,000 frames a restart at most
+struct MfccClusterOptions {
+  int fit_frames = 2'000'000;  ///< 10 ms frames that k-means sees at most, whole utterances drawn at random
+  int restarts = 5;            ///< k-means++ initialisations; the best is kept
+  int iterations = 100;        ///< mini-batches of 10,000 frames a restart at most
 
-    template <class F> void visit(F&& f) {
-      f("objective.targets.fit_frames", fit_frames);
-      f("objective.targets.restarts", restarts);
-      f("objective.targets.iterations", iterations);
-    }
-  };
-  static constexpr int classes = Clusters;
+  template <class F> void visit(F&& f) {
+    f("objective.targets.fit_frames", fit_frames);
+    f("objective.targets.restarts", restarts);
+    f("objective.targets.iterations", iterations);
+  }
+};
+
+}  // namespace sotto::objective::inline SOTTO_ABI
+
+namespace sotto::detail::inline SOTTO_ABI {
+
+/// MfccClusters of any number.
+class MfccLabels {
+ public:
   static constexpr int dimensions = frontend::Mfcc::dimensions;
 
+  explicit MfccLabels(int clusters) { model_.clusters = clusters; }
+
   /// Learns the clusters from the utterances listed. Error(data) if there are too few frames.
-  void fit(AnySource const& source, std::span<std::uint32_t const> utterances, Options const& options,
-           std::uint64_t seed, Executor& executor) {
+  SOTTO_COLD void fit(AnySource const& source, std::span<std::uint32_t const> utterances,
+                      objective::MfccClusterOptions const& options, std::uint64_t seed, Executor& executor) {
     // whole utterances in a keyed order, until enough frames
     const Permutation order(utterances.size(), seed, Purpose::clusters);
     std::vector<std::uint32_t> chosen;
@@ -51,7 +56,7 @@ template <int Clusters> class MfccClusters {
                              dimensions, dimensions});
     });
     KmeansOptions kmeans;
-    kmeans.clusters = Clusters;
+    kmeans.clusters = model_.clusters;
     kmeans.restarts = options.restarts;
     kmeans.iterations = options.iterations;
     model_ = fit_kmeans({frames.data(), rows, dimensions, dimensions}, kmeans, seed, executor);
@@ -59,7 +64,7 @@ template <int Clusters> class MfccClusters {
   }
 
   /// Labels all utterances of the source. Adds to flops().
-  void label(AnySource const& source, Executor& executor) {
+  SOTTO_COLD void label(AnySource const& source, Executor& executor) {
     offsets_.assign(1, 0);
     std::vector<std::uint32_t> all(source.size());
     std::uint64_t frames = 0;
@@ -78,14 +83,15 @@ template <int Clusters> class MfccClusters {
       assign({features.data(), n, dimensions, dimensions}, model_, labels.data());
       for (std::size_t t = 0; 2 * t < labels.size(); ++t) labels_[offsets_[i] + t] = labels[2 * t];
     });
-    flops_ += frontend::Mfcc::flops(static_cast<std::int64_t>(frames)) + 2 * frames * Clusters * dimensions;
+    flops_ += frontend::Mfcc::flops(static_cast<std::int64_t>(frames)) +
+              2 * frames * static_cast<std::uint64_t>(model_.clusters) * dimensions;
   }
   /// FLOPs of fit() and label() so far.
   std::uint64_t flops() const { return flops_; }
 
   /// The labels of frames [first, first + n) of an utterance, 20 ms apart, into `to`. Clean input beyond the last label
   /// takes the last one: the front-end never has more frames than there are labels.
-  void read(std::size_t utterance, int first, int n, int* to) const {
+  SOTTO_COLD void read(std::size_t utterance, int first, int n, int* to) const {
     const std::uint64_t begin = offsets_[utterance], end = offsets_[utterance + 1];
     for (int t = 0; t < n; ++t) {
       const std::uint64_t at = begin + static_cast<std::uint64_t>(first + t);
@@ -93,22 +99,20 @@ template <int Clusters> class MfccClusters {
     }
   }
 
-  /// What a checkpoint keeps: the centroids, [Clusters, 39].
+  /// What a checkpoint keeps: the centroids, [clusters, 39].
   std::span<float const> state() const { return model_.centroids; }
-  void restore(std::span<float const> state) {
-    if (state.size() != static_cast<std::size_t>(Clusters) * dimensions)
-      throw Error(ErrorCode::checkpoint, "the clusters of the checkpoint have the wrong size");
-    model_ = {};
-    model_.clusters = Clusters;
+  SOTTO_COLD void restore(std::span<float const> state) {
+    if (state.size() != static_cast<std::size_t>(model_.clusters) * dimensions)
+      throw_error(ErrorCode::checkpoint, {"the clusters of the checkpoint have the wrong size"});
     model_.dimensions = dimensions;
     model_.centroids.assign(state.begin(), state.end());
   }
 
  private:
   /// f(i, samples of utterances[i], an extractor of its own), in parallel over chunks.
-  template <class F>
-  static void each_utterance(AnySource const& source, std::span<std::uint32_t const> utterances, Executor& executor,
-                             F&& f) {
+  SOTTO_COLD static void each_utterance(AnySource const& source, std::span<std::uint32_t const> utterances,
+                                        Executor& executor,
+                                        FunctionRef<void(std::size_t, std::span<float const>, frontend::Mfcc&)> f) {
     const int tasks = 8 * executor.concurrency();
     executor.run(tasks, [&](int task) {
       const std::size_t n = utterances.size(),
@@ -128,6 +132,19 @@ template <int Clusters> class MfccClusters {
   std::vector<std::uint64_t> offsets_;
   std::vector<std::uint16_t> labels_;
   std::uint64_t flops_ = 0;
+};
+
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::objective::inline SOTTO_ABI {
+
+/// Labels every 20 ms frame t of every utterance with the cluster of its 10 ms frame 2t (fairseq: label_rate 100,
+/// feat2tar_ratio 2). One k-means labels training and held-out speech alike. Fitting and labelling are billed.
+template <int Clusters> class MfccClusters : public detail::MfccLabels {
+ public:
+  using Options = MfccClusterOptions;
+  static constexpr int classes = Clusters;
+  MfccClusters() : MfccLabels(Clusters) {}
 };
 
 }  // namespace sotto::objective::inline SOTTO_ABI

@@ -35,10 +35,9 @@ class RidgeClassifier {
   /// Throws Error(internal) if the sizes disagree.
   void predict(Matrix<float const> inputs, std::span<int> predicted) const {
     if (inputs.columns != this->inputs() || predicted.size() != static_cast<std::size_t>(inputs.rows))
-      throw Error(ErrorCode::internal, "ridge: asked to classify " + std::to_string(inputs.rows) + " rows of " +
-                                           std::to_string(inputs.columns) + " inputs into " +
-                                           std::to_string(predicted.size()) + " places; the classifier has " +
-                                           std::to_string(this->inputs()) + " inputs");
+      throw_error(ErrorCode::internal,
+                  {"ridge: asked to classify ", inputs.rows, " rows of ", inputs.columns, " inputs into ",
+                   predicted.size(), " places; the classifier has ", this->inputs(), " inputs"});
     constexpr int block = 256;
     Weights scores;
     for (int first = 0; first < inputs.rows; first += block) {
@@ -73,8 +72,8 @@ class Ridge {
   Ridge(Matrix<float const> inputs, std::span<int const> labels, int classes, Executor& executor) {
     const int rows = inputs.rows, width = inputs.columns;
     if (rows < 1 || width < 1 || labels.size() != static_cast<std::size_t>(rows))
-      throw Error(ErrorCode::internal, "ridge: " + std::to_string(rows) + " rows of " + std::to_string(width) +
-                                           " inputs cannot go with " + std::to_string(labels.size()) + " labels");
+      throw_error(ErrorCode::internal,
+                  {"ridge: ", rows, " rows of ", width, " inputs cannot go with ", labels.size(), " labels"});
     standardise(inputs);
     one_hot(labels, classes);
     dual_ = width > rows;
@@ -88,14 +87,13 @@ class Ridge {
   /// that the same numbers suit any width and any number of rows. ridge > 0. Calls may run at once.
   RidgeClassifier solve(double ridge) const {
     if (!(ridge > 0) || !std::isfinite(ridge))
-      throw Error(ErrorCode::usage,
-                  "ridge: the strength must be above 0, and is " + std::to_string(ridge) + "; try 0.1");
+      throw_error(ErrorCode::usage, {"ridge: the strength must be above 0, and is ", ridge, "; try 0.1"});
     Eigen::MatrixXd system = gram_.cast<double>();
     system.diagonal().array() += ridge * mean_eigenvalue_;
     const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factor(system);
     if (factor.info() != Eigen::Success)
-      throw Error(ErrorCode::data, "ridge: the features are so nearly alike that strength " + std::to_string(ridge) +
-                                       " leaves no solution; use a larger one");
+      throw_error(ErrorCode::data, {"ridge: the features are so nearly alike that strength ", ridge,
+                                    " leaves no solution; use a larger one"});
     RidgeClassifier::Weights weights;
     if (dual_) {
       const Rowwise solution = factor.solve(targets_.cast<double>()).cast<float>();
@@ -124,7 +122,7 @@ class Ridge {
     sum /= rows;
     for (int i = 0; i < rows; ++i) square += (raw.row(i).cast<double>() - sum).cwiseAbs2();
     if (!sum.allFinite() || !square.allFinite())
-      throw Error(ErrorCode::data, "ridge: a feature is not a finite number; leave out utterances with NaN samples");
+      throw_error(ErrorCode::data, {"ridge: a feature is not a finite number; leave out utterances with NaN samples"});
     mean_ = sum.cast<float>();
     scale_.resize(width);
     for (int j = 0; j < width; ++j) {
@@ -140,14 +138,12 @@ class Ridge {
     targets_ = Rowwise::Zero(inputs_.rows(), classes);
     for (std::size_t i = 0; i < labels.size(); ++i) {
       if (labels[i] < 0 || labels[i] >= classes)
-        throw Error(ErrorCode::internal,
-                    "ridge: label " + std::to_string(labels[i]) + " is outside 0.." + std::to_string(classes - 1));
+        throw_error(ErrorCode::internal, {"ridge: label ", labels[i], " is outside 0..", classes - 1});
       targets_(static_cast<Eigen::Index>(i), labels[i]) = 1;
     }
     priors_ = targets_.colwise().mean();
     for (int c = 0; c < classes; ++c)
-      if (priors_[c] == 0)
-        throw Error(ErrorCode::data, "ridge: class " + std::to_string(c) + " has no training example; give it some");
+      if (priors_[c] == 0) throw_error(ErrorCode::data, {"ridge: class ", c, " has no training example; give it some"});
     targets_.rowwise() -= priors_;
   }
 

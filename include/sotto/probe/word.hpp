@@ -31,9 +31,9 @@ namespace sotto::probe::inline SOTTO_ABI {
 /// words, speakers or a split are missing, Error(usage) for options that cannot be.
 inline ProbeResult words(AnySource const& source, FeatureExtractor const& extractor, WordOptions const& options = {}) {
   if (options.ridges.empty() || options.resamples < 1)
-    throw Error(ErrorCode::usage,
-                "words probe: at least one ridge and one resample are needed; leave them out for the "
-                "defaults");
+    throw_error(ErrorCode::usage,
+                {"words probe: at least one ridge and one resample are needed; leave them out for the "
+                 "defaults"});
   std::optional<ThreadPool> pool_of_own;
   Executor& executor = options.executor ? *options.executor : pool_of_own.emplace();
   ProbeResult result;

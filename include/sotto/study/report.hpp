@@ -45,9 +45,8 @@ class Report {
              std::string const& caption = {}) {
     for (auto const& row : rows)
       if (row.size() != columns.size())
-        throw Error(ErrorCode::usage, "report: a row of the table \"" + caption + "\" has " +
-                                          std::to_string(row.size()) + " cells for " + std::to_string(columns.size()) +
-                                          " columns");
+        throw_error(ErrorCode::usage, {"report: a row of the table \"", caption, "\" has ", row.size(), " cells for ",
+                                       columns.size(), " columns"});
     std::vector<bool> numbers;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       bool all = c > 0 && !rows.empty();

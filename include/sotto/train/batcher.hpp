@@ -22,7 +22,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
         augmentation_(augmentation), seed_(seed) {}
 
   /// The most rows of a lane and of a batch: buffers are made for them once.
-  void reserve(int lane_rows, int batch_rows) {
+  SOTTO_COLD void reserve(int lane_rows, int batch_rows) {
     lane_capacity_ = lane_rows;
     lengths_.reserve(static_cast<std::size_t>(batch_rows));
     order_.reserve(static_cast<std::size_t>(batch_rows));
@@ -33,7 +33,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
   template <class P> void configure(P const& parameters) { extractor_.configure(parameters); }
 
   /// purpose: Purpose::mask while training, Purpose::held_out for fixed masks and no augmentation.
-  void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) {
+  SOTTO_COLD void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) {
     lengths_.clear();
     batch.rows = 0;
     batch.masked = 0;
@@ -61,7 +61,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
   }
 
  private:
-  void append(Crop const& crop, std::uint32_t cursor, Purpose purpose, PackedLane& lane) {
+  SOTTO_COLD void append(Crop const& crop, std::uint32_t cursor, Purpose purpose, PackedLane& lane) {
     const int first = lane.rows();
     const std::uint64_t item =
         static_cast<std::uint64_t>(crop.utterance) << 32 | static_cast<std::uint32_t>(crop.first_frame);
@@ -84,7 +84,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
     masker_.draw(mask_, crop.frames, Random(seed_, purpose, cursor, item), first, lane.masked);
   }
   /// The unmasked rows, and labels in the order that a head reads them.
-  void complete(PackedLane& lane) {
+  SOTTO_COLD void complete(PackedLane& lane) {
     std::size_t next = 0;
     for (int row = 0; row < lane.rows(); ++row) {
       if (next < lane.masked.size() && lane.masked[next] == row)
@@ -97,7 +97,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
       for (int i = 0; i < lane.sequences(); ++i) {
         const auto s = static_cast<std::size_t>(i);
         targets_.read(static_cast<std::size_t>(lane.utterances[s]), lane.starts[s],
-                       lane.offsets[s + 1] - lane.offsets[s], labels_.data() + lane.offsets[s]);
+                      lane.offsets[s + 1] - lane.offsets[s], labels_.data() + lane.offsets[s]);
       }
       for (const int row : lane.masked) lane.targets.push_back(labels_[static_cast<std::size_t>(row)]);
       for (const int row : lane.unmasked) lane.targets.push_back(labels_[static_cast<std::size_t>(row)]);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <span>
 #include <string>
 #include <utility>
@@ -29,9 +28,9 @@ class SpecMismatch : public Error {
   SOTTO_COLD static std::string sentence(std::vector<Field> const& fields) {
     std::string text = "the checkpoint is of another model:";
     for (auto const& field : fields)
-      text += " " + field.name + " is " + field.found + " there and " + field.wanted + " here;";
+      text += joined({" ", field.name, " is ", field.found, " there and ", field.wanted, " here;"});
     text.back() = '.';
-    return text + " Use the model it was made with, or another directory";
+    return joined({text, " Use the model it was made with, or another directory"});
   }
   std::vector<Field> fields_;
 };
@@ -39,7 +38,6 @@ class SpecMismatch : public Error {
 /// Named texts and tensors of a run. Parameters stand under their own names, [extents] fp32.
 class Checkpoint {
  public:
-  using Texts = std::map<std::string, std::string>;
   static constexpr char const* file_name = "checkpoint.safetensors";
   static constexpr char const* format = "sotto 1";
 
@@ -48,13 +46,13 @@ class Checkpoint {
     if (std::filesystem::is_directory(path)) path /= file_name;
     Checkpoint checkpoint(Safetensors::open(path));
     checkpoint.path_ = path;
-    const auto at = checkpoint.file_.metadata().find("format");
-    if (at == checkpoint.file_.metadata().end() || !at->second.starts_with("sotto "))
-      throw Error(ErrorCode::checkpoint, "this safetensors file is not a checkpoint of sotto", path);
-    if (at->second != format)
-      throw Error(ErrorCode::checkpoint,
-                  "this checkpoint has format '" + at->second + "' and this sotto reads '" + format +
-                      "'; use the version that wrote it",
+    std::string const* const found = checkpoint.texts().find("format");
+    if (found == nullptr || !found->starts_with("sotto "))
+      throw_error(ErrorCode::checkpoint, {"this safetensors file is not a checkpoint of sotto"}, path);
+    if (*found != format)
+      throw_error(ErrorCode::checkpoint,
+                  {"this checkpoint has format '", *found, "' and this sotto reads '", format,
+                   "'; use the version that wrote it"},
                   path);
     return checkpoint;
   }
@@ -62,33 +60,32 @@ class Checkpoint {
   std::filesystem::path const& path() const { return path_; }
   Texts const& texts() const { return file_.metadata(); }
   SOTTO_COLD std::string const& text(std::string const& name) const {
-    const auto at = texts().find(name);
-    if (at == texts().end())
-      throw Error(ErrorCode::checkpoint, "the checkpoint does not say '" + name + "': it is damaged", path_);
-    return at->second;
+    std::string const* const found = texts().find(name);
+    if (found == nullptr)
+      throw_error(ErrorCode::checkpoint, {"the checkpoint does not say '", name, "': it is damaged"}, path_);
+    return *found;
   }
   /// Texts whose names begin with the prefix, without it.
   SOTTO_COLD Texts section(std::string const& prefix) const {
     Texts found;
     for (auto const& [name, value] : texts())
-      if (name.starts_with(prefix)) found[name.substr(prefix.size())] = value;
+      if (name.starts_with(prefix)) found.set(std::string_view(name).substr(prefix.size()), value);
     return found;
   }
 
   /// Throws SpecMismatch if the checkpoint is not of these fields.
-  SOTTO_COLD void expect(std::vector<std::pair<std::string, std::string>> const& fields) const {
+  SOTTO_COLD void expect(Texts const& fields) const {
     std::vector<SpecMismatch::Field> wrong;
     for (auto const& [name, wanted] : fields) {
-      const auto at = texts().find("spec." + name);
-      const std::string found = at == texts().end() ? "unknown" : at->second;
-      if (found != wanted) wrong.push_back({name, wanted, found});
+      std::string const* const found = texts().find(joined({"spec.", name}));
+      if (found == nullptr || *found != wanted) wrong.push_back({name, wanted, found == nullptr ? "unknown" : *found});
     }
     if (!wrong.empty()) throw SpecMismatch(path_, std::move(wrong));
   }
-  SOTTO_COLD bool matches(std::vector<std::pair<std::string, std::string>> const& fields) const {
+  SOTTO_COLD bool matches(Texts const& fields) const {
     for (auto const& [name, wanted] : fields) {
-      const auto at = texts().find("spec." + name);
-      if (at == texts().end() || at->second != wanted) return false;
+      std::string const* const found = texts().find(joined({"spec.", name}));
+      if (found == nullptr || *found != wanted) return false;
     }
     return true;
   }
@@ -101,10 +98,8 @@ class Checkpoint {
   SOTTO_COLD void read(std::string const& name, std::span<float> to) const {
     const auto values = file_.floats(name);
     if (values.size() != to.size())
-      throw Error(ErrorCode::checkpoint,
-                  "tensor '" + name + "' has " + std::to_string(values.size()) + " numbers where " +
-                      std::to_string(to.size()) + " belong",
-                  path_);
+      throw_error(ErrorCode::checkpoint,
+                  {"tensor '", name, "' has ", values.size(), " numbers where ", to.size(), " belong"}, path_);
     std::copy(values.begin(), values.end(), to.begin());
   }
   std::vector<float> floats(std::string const& name) const { return file_.floats(name); }
@@ -113,9 +108,8 @@ class Checkpoint {
   /// What a save needs; the spans must live until write().
   class Writer {
    public:
-    void text(std::string const& name, std::string const& value) { file_.set_metadata(name, value); }
-    void texts(std::string const& prefix, Texts const& all) {
-      for (auto const& [name, value] : all) text(prefix + name, value);
+    SOTTO_COLD void texts(std::string_view prefix, Texts const& all) {
+      for (auto const& [name, value] : all) file_.set_metadata(joined({prefix, name}), value);
     }
     void parameters(std::span<ParameterEntry const> table, float const* values) {
       for (auto const& entry : table) {
@@ -134,8 +128,8 @@ class Checkpoint {
     std::filesystem::path write(std::filesystem::path const& directory) {
       std::error_code error;
       std::filesystem::create_directories(directory, error);
-      if (error) throw Error(ErrorCode::file, "cannot make this directory: " + error.message(), directory);
-      text("format", format);
+      if (error) throw_error(ErrorCode::file, {"cannot make this directory: ", error.message()}, directory);
+      file_.set_metadata("format", format);
       const auto path = directory / file_name;
       file_.write(path);
       return path;

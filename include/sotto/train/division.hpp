@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +25,6 @@ struct Division {
   SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test,
                                 std::uint64_t seed, int crop, FunctionRef<int(std::size_t)> frames) {
     Division division;
-    std::map<std::string, bool, std::less<>> held;  // by speaker: a function of the name, so that more data move nobody
     for (std::size_t i = 0; i < source.size(); ++i) {
       const auto utterance = static_cast<std::uint32_t>(i);
       if (frames(i) < 2) continue;
@@ -36,15 +33,9 @@ struct Division {
       if (!out && speaker.empty()) {
         out = Random(seed, Purpose::held_out, 0, i).uniform() < options.speakers;
       } else if (!out) {
-        auto at = held.find(speaker);
-        if (at == held.end()) {
-          Fingerprint hash;
-          hash.add(speaker);
-          at = held.emplace(std::string(speaker),
-                            Random(seed, Purpose::held_out, 1, hash.value()).uniform() < options.speakers)
-                   .first;
-        }
-        out = at->second;
+        Fingerprint hash;  // a function of the name, so that more data move nobody
+        hash.add(speaker);
+        out = Random(seed, Purpose::held_out, 1, hash.value()).uniform() < options.speakers;
       }
       if (out)
         division.held_out.push_back(utterance);
@@ -52,8 +43,8 @@ struct Division {
         division.train.push_back(utterance);
     }
     if (division.train.empty())
-      throw Error(ErrorCode::data, "no utterance is left to train on: all " + std::to_string(source.size()) +
-                                       " are held out or too short; add speakers, or lower held_out.speakers");
+      throw_error(ErrorCode::data, {"no utterance is left to train on: all ", source.size(),
+                                    " are held out or too short; add speakers, or lower held_out.speakers"});
     // a sole speaker, or a few: hold out utterances instead, so that there is something to watch
     if (division.held_out.empty() && options.speakers > 0 && division.train.size() > 1) {
       const auto n = std::max<std::size_t>(

@@ -23,7 +23,7 @@ class History {
   std::vector<Point> const& training() const { return points_; }
   std::vector<Point> const& held_out() const { return held_out_; }
 
-  void add(Step const& step) {
+  SOTTO_COLD void add(Step const& step) {
     sum_.loss += step.loss;
     sum_.masked_accuracy += step.masked_accuracy;
     ++summed_;
@@ -40,16 +40,16 @@ class History {
   }
 
   /// As tensors of a checkpoint: points of four numbers, then the unfinished mean.
-  std::vector<double> const& step_numbers() {
+  SOTTO_COLD std::vector<double> const& step_numbers() {
     flatten(points_);
     for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_)}) flat_.push_back(n);
     return flat_;
   }
-  std::vector<double> const& held_out_numbers() {
+  SOTTO_COLD std::vector<double> const& held_out_numbers() {
     flatten(held_out_);
     return flat_held_out_ = flat_;
   }
-  void restore(std::span<double const> steps, std::span<double const> held_out) {
+  SOTTO_COLD void restore(std::span<double const> steps, std::span<double const> held_out) {
     const std::size_t n = steps.size() / 4;  // three more numbers follow
     unflatten(steps.first(4 * n), points_);
     const auto rest = steps.subspan(4 * n);
@@ -62,12 +62,12 @@ class History {
  private:
   static constexpr int parts = 400;
 
-  void flatten(std::vector<Point> const& points) {
+  SOTTO_COLD void flatten(std::vector<Point> const& points) {
     flat_.clear();
     for (auto const& p : points)
       for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) flat_.push_back(n);
   }
-  static void unflatten(std::span<double const> numbers, std::vector<Point>& points) {
+  SOTTO_COLD static void unflatten(std::span<double const> numbers, std::vector<Point>& points) {
     points.clear();
     for (std::size_t i = 0; i + 3 < numbers.size(); i += 4)
       points.push_back({numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]});

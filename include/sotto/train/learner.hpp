@@ -15,8 +15,8 @@
 #include <sotto/data/source.hpp>
 #include <sotto/nn/parameters.hpp>
 #include <sotto/optim/schedule.hpp>
+#include <sotto/train/batch_measures.hpp>
 #include <sotto/train/detail/option_text.hpp>
-#include <sotto/train/network.hpp>
 #include <sotto/train/options.hpp>
 #include <sotto/train/step.hpp>
 
@@ -30,7 +30,7 @@ class Learner {
   virtual ~Learner() = default;
 
   /// Field and value of everything that makes two specs different models.
-  virtual std::vector<std::pair<std::string, std::string>> spec_fields() const = 0;
+  virtual Texts spec_fields() const = 0;
   /// Options of the objective and the augmentation.
   virtual void visit_options(detail::OptionText& text) = 0;
   /// Frames of an utterance of so many samples; samples from one frame to the next.

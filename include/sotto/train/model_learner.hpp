@@ -29,14 +29,11 @@ template <class Model, class B> class ModelLearner final : public Learner {
       : objective_(options.objective), augmentation_(options.augmentation), encoder_(options.encoder),
         seed_(options.seed) {
     if (objective_.mask.length < 1 || !(objective_.mask.probability > 0))
-      throw Error(ErrorCode::usage,
-                  "objective.mask needs a positive probability and a length of at least 1 frame");
+      throw_error(ErrorCode::usage, {"objective.mask needs a positive probability and a length of at least 1 frame"});
   }
   Engine<Model, B>& engine() { return *engine_; }
 
-  std::vector<std::pair<std::string, std::string>> spec_fields() const override {
-    return sotto::spec_fields<Model>();
-  }
+  Texts spec_fields() const override { return sotto::spec_fields<Model>(); }
   SOTTO_COLD void visit_options(detail::OptionText& text) override {
     detail::visit_own(objective_, text);
     std::apply([&](auto&... links) { (detail::visit_own(links, text), ...); }, augmentation_);

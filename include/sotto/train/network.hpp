@@ -46,13 +46,13 @@ template <class Model, Backend B> struct Network {
   }
   /// Parts that may be prepared at once: the encoder's, and the head.
   static constexpr int prepare_parts = EncoderLayer::prepare_parts + 1;
-  static void prepare(B& b, Master const& m, Weights& w, int part) {
+  SOTTO_COLD static void prepare(B& b, Master const& m, Weights& w, int part) {
     if (part < EncoderLayer::prepare_parts)
       EncoderLayer::prepare(b, m.encoder, w.encoder, part);
     else
       Head::prepare(b, m.objective, w.head);
   }
-  static void finish(B& b, Master const& m, Gradients const& g) {
+  SOTTO_COLD static void finish(B& b, Master const& m, Gradients const& g) {
     EncoderLayer::finish(b, m.encoder, g.encoder);
     Head::finish(b, m.objective, g.objective);
   }
@@ -73,20 +73,18 @@ template <class Model, Backend B> struct Network {
     Head::observe(b, w.head, lane, x, sums);
   }
   /// Loss of a lane; its activations are left for backward.
-  SOTTO_NOINLINE static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
-                                     typename Objective::Options const& options,
-                                     BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
-                                     Activations& a, Measures<typename B::Sum>& measures) {
+  SOTTO_COLD static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
+                                 typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope,
+                                 Rows<E const, features> x, Activations& a, Measures<typename B::Sum>& measures) {
     EncoderLayer::project(b, w.encoder, lane, noise, x, a.encoder);
     Head::corrupt(b, w.head, lane, a.encoder.projected);
     EncoderLayer::forward(b, w.encoder, lane, noise, a.encoder);
     Head::forward(b, w.head, lane, options, scope, x, a.encoder.output, a.head, measures);
   }
   /// Adds the gradients of a lane whose forward() came just before.
-  SOTTO_NOINLINE static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane,
-                                      Noise const& noise, typename Objective::Options const& options,
-                                      BatchScope<typename B::Sum> const& scope, Rows<E const, features> x,
-                                      Activations& a) {
+  SOTTO_COLD static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane,
+                                  Noise const& noise, typename Objective::Options const& options,
+                                  BatchScope<typename B::Sum> const& scope, Rows<E const, features> x, Activations& a) {
     Head::backward(b, w.head, g.objective, lane, options, scope, x, a.encoder.output, a.head, a.encoder.d);
     EncoderLayer::backward(b, w.encoder, g.encoder, lane, noise, a.encoder);
     Head::corrupt_back(b, g.objective, lane, a.encoder.d);
@@ -99,7 +97,7 @@ template <class Model, Backend B> struct Network {
     EncoderLayer::forward(b, w.encoder, lane, Noise::off(), a);
   }
   /// The activations of a lane of this many rows, in an arena carved for at least as many.
-  static Activations resized(std::byte* buffer, Capacity capacity) {
+  SOTTO_COLD static Activations resized(std::byte* buffer, Capacity capacity) {
     Arena arena(buffer);
     return carve(arena, capacity);
   }

@@ -73,8 +73,8 @@ template <class Model> struct PretrainerOptions {
   Executor* executor = nullptr;  ///< the host's pool; nullptr: sotto's own, of `threads`
 
   SOTTO_COLD RunOptions run() const {
-    return {budget,     seed,    threads, slots,          batch, encoder, optimizer, held_out, exclude_test_split,
-            checkpoint, on_step, on_preparation, stop, executor};
+    return {budget,     seed,    threads,        slots, batch,   encoder, optimizer, held_out, exclude_test_split,
+            checkpoint, on_step, on_preparation, stop,  executor};
   }
 };
 

@@ -67,8 +67,7 @@ template <class B> class ParameterState {
     const double clip = options.clip > 0 && gradient_norm > options.clip ? options.clip / (gradient_norm + 1e-6) : 1;
     each_chunk([&](B& backend, std::size_t begin, std::size_t size) {
       for (auto const& entry : table_) {  // what of each parameter lies in this chunk
-        const std::size_t from = std::max(begin, entry.offset),
-                          to = std::min(begin + size, entry.offset + entry.size);
+        const std::size_t from = std::max(begin, entry.offset), to = std::min(begin + size, entry.offset + entry.size);
         if (from >= to || !entry.info.trained) continue;
         const auto at = [&](R* buffer) { return Array<R>{buffer + from, to - from}; };
         backend.adamw(at(values()), at(gradients()), at(first_moments()), at(second_moments()), static_cast<R>(clip),

@@ -51,9 +51,8 @@ class Spending {
   /// Error(usage) where labels have left nothing.
   SOTTO_COLD void expect_something_left() const {
     if (steps_ == 0 && total_.count > 0 && spent_ >= total_)
-      throw Error(ErrorCode::usage, "the budget of " + std::to_string(total_.count) +
-                                        " FLOPs is spent by the labels, which cost " +
-                                        std::to_string(label_cost_.count) + "; raise it, or lower objective.targets");
+      throw_error(ErrorCode::usage, {"the budget of ", total_.count, " FLOPs is spent by the labels, which cost ",
+                                     label_cost_.count, "; raise it, or lower objective.targets"});
   }
   /// Whether the budget still pays for a step on the batch. Error(usage) if it does not pay for the first.
   SOTTO_COLD bool pays_for(Flops cost, Batch const& batch) const {
@@ -65,10 +64,9 @@ class Spending {
     else
       pays = spent_ + cost <= total_;
     if (!pays && steps_ == 0)
-      throw Error(ErrorCode::usage, "the budget pays for no step: labels cost " + std::to_string(label_cost_.count) +
-                                        " FLOPs, and a step of " + std::to_string(batch.rows) + " rows (" +
-                                        std::to_string(batch.audio_seconds) + " s of audio) costs " +
-                                        std::to_string(cost.count) + "; raise the budget or lower batch.rows");
+      throw_error(ErrorCode::usage, {"the budget pays for no step: labels cost ", label_cost_.count,
+                                     " FLOPs, and a step of ", batch.rows, " rows (", batch.audio_seconds,
+                                     " s of audio) costs ", cost.count, "; raise the budget or lower batch.rows"});
     return pays;
   }
 

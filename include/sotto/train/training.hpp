@@ -146,9 +146,9 @@ class Training {
   /// Writes the checkpoint; what was there is replaced only when the new one is whole.
   SOTTO_COLD void save() {
     Checkpoint::Writer writer;
-    for (auto const& [name, value] : learner_.spec_fields()) writer.text("spec." + name, value);
+    writer.texts("spec.", learner_.spec_fields());
     writer.texts("options.", option_texts());
-    Checkpoint::Texts texts;
+    Texts texts;
     auto run = detail::OptionText::writing(texts);
     visit_state(run);
     writer.texts("run.", texts);
@@ -166,7 +166,7 @@ class Training {
   using Clock = std::chrono::steady_clock;
 
   SOTTO_COLD void check() {
-    const auto refuse = [](char const* sentence) { throw Error(ErrorCode::usage, sentence); };
+    const auto refuse = [](char const* sentence) { throw_error(ErrorCode::usage, {sentence}); };
     if (!(options_.budget.amount() > 0))
       refuse("there is no budget: set options.budget, for example to 1e13_flop or updates(200)");
     if (options_.batch.lane_rows < 1) refuse("batch.lane_rows must be at least 1");
@@ -178,11 +178,11 @@ class Training {
       refuse("held_out.speakers must be in [0, 1)");
     if (options_.checkpoint.resume && options_.checkpoint.directory.empty())
       refuse("checkpoint.resume needs checkpoint.directory: where the run was saved");
-    if (source_.size() == 0) throw Error(ErrorCode::data, "the source has no utterances; add speech to it");
+    if (source_.size() == 0) throw_error(ErrorCode::data, {"the source has no utterances; add speech to it"});
   }
 
-  SOTTO_COLD Checkpoint::Texts option_texts() {
-    Checkpoint::Texts texts;
+  SOTTO_COLD Texts option_texts() {
+    Texts texts;
     auto text = detail::OptionText::writing(texts);
     detail::visit_options(options_, text);
     learner_.visit_options(text);
@@ -193,21 +193,21 @@ class Training {
     Checkpoint checkpoint = Checkpoint::open(options_.checkpoint.directory);
     checkpoint.expect(learner_.spec_fields());
     if (checkpoint.text("run.corpus") != std::to_string(source_.fingerprint()))
-      throw Error(ErrorCode::checkpoint,
-                  "the run was begun on other data; resume it with the same files, or begin another directory",
+      throw_error(ErrorCode::checkpoint,
+                  {"the run was begun on other data; resume it with the same files, or begin another directory"},
                   checkpoint.path());
     if (options_.slots == 0) options_.slots = std::stoi(checkpoint.text("options.slots"));
-    const Checkpoint::Texts stored = checkpoint.section("options.");
+    const Texts given = option_texts(), stored = checkpoint.section("options.");
     std::string differences;
-    for (auto const& [name, value] : option_texts()) {
-      const auto at = stored.find(name);
-      if (at != stored.end() && at->second == value) continue;
-      differences += (differences.empty() ? "" : ", ") + name + " was " +
-                     (at == stored.end() ? "unknown" : at->second) + " and is " + value;
+    for (auto const& [name, value] : given) {
+      std::string const* const before = stored.find(name);
+      if (before != nullptr && *before == value) continue;
+      differences += joined(
+          {differences.empty() ? "" : ", ", name, " was ", before != nullptr ? *before : "unknown", " and is ", value});
     }
     if (!differences.empty())
-      throw Error(ErrorCode::checkpoint,
-                  "the run was begun with other options: " + differences + "; resume it with the ones it began with",
+      throw_error(ErrorCode::checkpoint,
+                  {"the run was begun with other options: ", differences, "; resume it with the ones it began with"},
                   checkpoint.path());
     return checkpoint;
   }
@@ -228,7 +228,7 @@ class Training {
     checkpoint.read(learner_.table(), learner_.values().data());
     checkpoint.read("optimizer.first", learner_.first_moments());
     checkpoint.read("optimizer.second", learner_.second_moments());
-    const Checkpoint::Texts texts = checkpoint.section("run.");
+    const Texts texts = checkpoint.section("run.");
     auto run = detail::OptionText::reading(texts);
     visit_state(run);
     history_.restore(checkpoint.doubles("history.steps"), checkpoint.doubles("history.held_out"));
@@ -283,15 +283,15 @@ class Training {
 
   /// Why the step at hand must not be applied; empty: it may.
   SOTTO_COLD std::string divergence(double loss, double norm) {
-    const std::string step = std::to_string(steps() + 1);
+    const std::uint64_t step = steps() + 1;
     if (!std::isfinite(loss) || !std::isfinite(norm))
-      return std::string("the ") + (std::isfinite(loss) ? "gradient" : "loss") + " of step " + step +
-             " is not a number: lower optimizer.learning_rate or optimizer.clip";
+      return joined({"the ", std::isfinite(loss) ? "gradient" : "loss", " of step ", step,
+                     " is not a number: lower optimizer.learning_rate or optimizer.clip"});
     smoothed_loss_ = steps() == 0 ? loss : .95 * smoothed_loss_ + .05 * loss;
     lowest_loss_ = steps() == 0 ? loss : std::min(lowest_loss_, smoothed_loss_);
     if (smoothed_loss_ > 3 * lowest_loss_ + 1)
-      return "the loss has climbed from " + std::to_string(lowest_loss_) + " to " + std::to_string(smoothed_loss_) +
-             " by step " + step + ": lower optimizer.learning_rate or raise optimizer.warmup";
+      return joined({"the loss has climbed from ", lowest_loss_, " to ", smoothed_loss_, " by step ", step,
+                     ": lower optimizer.learning_rate or raise optimizer.warmup"});
     return {};
   }
   SOTTO_COLD std::optional<Step> end(Outcome outcome, std::string reason) {

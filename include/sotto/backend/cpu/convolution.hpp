@@ -47,7 +47,7 @@ namespace sotto::cpu::detail::inline SOTTO_ABI {
 
 /// Block Toeplitz weights of one group, [rows_of_panels, together * channels], into panels. tap(o,
 /// i, k): the weight.
-template <class Tap> void pack_group(GroupedConvolution const& s, Tap&& tap, float* dense, float* to) {
+template <class Tap> SOTTO_NOINLINE void pack_group(GroupedConvolution const& s, Tap&& tap, float* dense, float* to) {
   const int c = s.channels(), together = s.together(), n = together * c;
   std::fill_n(dense, static_cast<std::size_t>(s.rows_of_panels()) * static_cast<std::size_t>(n), 0.f);
   for (int u = 0; u < together; ++u)
@@ -65,7 +65,7 @@ SOTTO_ALWAYS_INLINE void copy_channels(float const* from, int c, float* to) {
 }
 
 /// One group's channels of one sequence, `left` zero frames before and zeros to `frames` in all.
-inline void pad_group(Matrix<float const> x, int channel, int c, int left, int frames, float* to) {
+inline SOTTO_NOINLINE void pad_group(Matrix<float const> x, int channel, int c, int left, int frames, float* to) {
   std::fill_n(to, static_cast<std::size_t>(left) * static_cast<std::size_t>(c), 0.f);
   to += left * c;
   for (int t = 0; t < x.rows; ++t, to += c) copy_channels(x.row(t) + channel, c, to);
@@ -73,8 +73,9 @@ inline void pad_group(Matrix<float const> x, int channel, int c, int left, int f
 }
 
 /// y = convolution of x with one direction's panels; bias [width] or none.
-inline void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> x, float const* panels,
-                     int left, float const* bias, Matrix<float> y, Workspace& workspace) {
+inline SOTTO_NOINLINE void convolve(GroupedConvolution const& s, Lane<int> const& lane, Matrix<float const> x,
+                                    float const* panels, int left, float const* bias, Matrix<float> y,
+                                    Workspace& workspace) {
   const int c = s.channels(), together = s.together(), n = together * c;
   const int most = (lane.longest + together - 1) / together;
   const auto padded = static_cast<std::size_t>(most * together + s.taps) * static_cast<std::size_t>(c);

@@ -3,9 +3,6 @@
 
 #include <cstdint>
 #include <cstring>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
 
 #include <sotto/config.hpp>
 #include <sotto/core/philox.hpp>
@@ -27,19 +24,17 @@ using DropoutWide = std::uint64_t __attribute__((vector_size(dropout_bytes)));
 using DropoutWords = std::uint32_t __attribute__((vector_size(dropout_bytes)));
 using DropoutFloats = float __attribute__((vector_size(dropout_bytes)));
 
-// The 64-bit products of the lower halves. GNU vectors cannot say that: a plain 64-bit product
-// costs three of these. (maskz with a full mask: g++ 12 warns of the undefined source that its
-// plain form names.)
+// The 64-bit products of the lower halves. GNU vectors cannot say that: a plain 64-bit product costs three of these.
 SOTTO_ALWAYS_INLINE DropoutWide multiply_low_halves(DropoutWide a, std::uint32_t b) {
-#ifdef __AVX512F__
-  return reinterpret_cast<DropoutWide>(
-      _mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
-#elif defined(__AVX2__)
-  return reinterpret_cast<DropoutWide>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
+  const DropoutWide by = DropoutWide{} + b;
+#if defined(__AVX2__)
+  __asm__("vpmuludq %2, %1, %0" : "=v"(a) : "v"(a), "v"(by));
+  return a;
 #elif defined(__SSE2__)
-  return reinterpret_cast<DropoutWide>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), _mm_set1_epi64x(b)));
+  __asm__("pmuludq %1, %0" : "+x"(a) : "x"(by));
+  return a;
 #else
-  return (a & 0xffffffffull) * static_cast<std::uint64_t>(b);
+  return (a & 0xffffffffull) * by;
 #endif
 }
 

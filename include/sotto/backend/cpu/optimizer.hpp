@@ -5,9 +5,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
 
 #include <sotto/backend/cpu/simd.hpp>
 #include <sotto/config.hpp>
@@ -15,19 +12,17 @@
 
 namespace sotto::cpu::detail::inline SOTTO_ABI {
 
-// GNU vectors have no root, and std::sqrt in a loop stays scalar: it might have to set errno.
-// (maskz with a full mask: g++ 12 warns of the undefined source that the plain form names.)
+// GNU vectors have no root, std::sqrt in a loop stays scalar (it might have to set errno), and <immintrin.h> takes a
+// compiler longer than all the rest of this library.
 SOTTO_ALWAYS_INLINE Vec square_root(Vec x) {
-#if defined(__AVX512F__)
-  return _mm512_maskz_sqrt_ps(0xffff, x);
-#elif defined(__AVX__)
-  return _mm256_sqrt_ps(x);
+#if defined(__AVX__)
+  __asm__("vsqrtps %1, %0" : "=v"(x) : "v"(x));
 #elif defined(__SSE2__)
-  return _mm_sqrt_ps(x);
+  __asm__("sqrtps %1, %0" : "=x"(x) : "x"(x));
 #else
   for (int i = 0; i < lanes; ++i) x[i] = std::sqrt(x[i]);
-  return x;
 #endif
+  return x;
 }
 
 }  // namespace sotto::cpu::detail::inline SOTTO_ABI

@@ -69,10 +69,8 @@ SOTTO_ALWAYS_INLINE void layer_norm_back_rows(int i, Matrix<float const> dy, Mat
       const Vec normal = (get(in + j, n) - mean[r]) * inverse[r];
       return (get(d + j, n) * get(gain + j, n) - a - normal * b) * inverse[r];
     };
-    if (accumulate)
-      over_columns(x.columns, [&](int j, auto n) { put(out + j, get(out + j, n) + slope(j, n), n); });
-    else
-      over_columns(x.columns, [&](int j, auto n) { put(out + j, slope(j, n), n); });
+    over_columns(x.columns,
+                 [&](int j, auto n) { put(out + j, accumulate ? get(out + j, n) + slope(j, n) : slope(j, n), n); });
   }
 }
 
@@ -187,7 +185,7 @@ inline SOTTO_NOINLINE void multiply(Matrix<float> x, float factor) {
   }
 }
 /// Mean over columns of the standard deviation over rows: 0 when all rows are the same.
-inline SOTTO_NOINLINE double spread(Matrix<float const> x) {
+inline SOTTO_COLD double spread(Matrix<float const> x) {
   constexpr int block = 16;  // columns at once: their rows lie in one cache line
   double total = 0;
   for (int c = 0; c < x.columns; c += block) {

@@ -58,7 +58,7 @@ inline SOTTO_COLD void append_json_string(std::string& out, std::string_view tex
 class FlatJson {
  public:
   FlatJson(std::string_view text, std::filesystem::path const& path) : text_(text), path_(path) {
-    if (!valid_utf8(text)) fail("text that is no UTF-8");
+    if (!valid_utf8(text)) fail({"text that is no UTF-8"});
   }
 
   /// entry(key) is called for each key and must read its value.
@@ -87,10 +87,10 @@ class FlatJson {
     std::uint64_t value = 0;
     while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') {
       const auto digit = static_cast<std::uint64_t>(text_[at_++] - '0');
-      if (value > (INT64_MAX - digit) / 10) fail("a number past 63 bits");
+      if (value > (INT64_MAX - digit) / 10) fail({"a number past 63 bits"});
       value = 10 * value + digit;
     }
-    if (at_ == first || (text_[first] == '0' && at_ != first + 1)) fail("no whole number where one is due");
+    if (at_ == first || (text_[first] == '0' && at_ != first + 1)) fail({"no whole number where one is due"});
     return value;
   }
   SOTTO_COLD std::string string() {
@@ -99,7 +99,7 @@ class FlatJson {
     for (;;) {
       const char c = take();
       if (c == '"') return result;
-      if (static_cast<unsigned char>(c) < 0x20) fail("a bare control character in a string");
+      if (static_cast<unsigned char>(c) < 0x20) fail({"a bare control character in a string"});
       if (c != '\\') {
         result += c;
         continue;
@@ -129,23 +129,22 @@ class FlatJson {
           append_code_point(result);
           break;
         default:
-          fail("an unknown escape in a string");
+          fail({"an unknown escape in a string"});
       }
     }
   }
   /// Nothing but blanks may follow.
   SOTTO_COLD void end() {
     skip_blanks();
-    if (at_ != text_.size()) fail("something after the closing brace");
+    if (at_ != text_.size()) fail({"something after the closing brace"});
   }
 
  private:
-  [[noreturn]] void fail(std::string const& what) const {
-    throw Error(ErrorCode::file, "its header is no valid JSON: " + what + " at byte " + std::to_string(at_) + ".",
-                path_);
+  [[noreturn]] void fail(std::initializer_list<Piece> what) const {
+    throw_error(ErrorCode::file, {"its header is no valid JSON: ", joined(what), " at byte ", at_, "."}, path_);
   }
   char take() {
-    if (at_ == text_.size()) fail("a sudden end");
+    if (at_ == text_.size()) fail({"a sudden end"});
     return text_[at_++];
   }
   SOTTO_COLD void skip_blanks() {
@@ -159,7 +158,7 @@ class FlatJson {
     return true;
   }
   SOTTO_COLD void expect(char c) {
-    if (!accept(c)) fail(std::string("no '") + c + "' where one is due");
+    if (!accept(c)) fail({"no '", c, "' where one is due"});
   }
   SOTTO_COLD unsigned hex4() {
     unsigned value = 0;
@@ -169,7 +168,7 @@ class FlatJson {
                         : c >= 'a' && c <= 'f' ? c - 'a' + 10
                         : c >= 'A' && c <= 'F' ? c - 'A' + 10
                                                : -1;
-      if (digit < 0) fail("an escape without four hexadecimal digits");
+      if (digit < 0) fail({"an escape without four hexadecimal digits"});
       value = 16 * value + static_cast<unsigned>(digit);
     }
     return value;
@@ -177,9 +176,9 @@ class FlatJson {
   SOTTO_COLD void append_code_point(std::string& out) {
     unsigned code = hex4();
     if (code >= 0xD800 && code < 0xE000) {  // the first of a surrogate pair, or an error
-      if (code >= 0xDC00 || take() != '\\' || take() != 'u') fail("half a surrogate pair");
+      if (code >= 0xDC00 || take() != '\\' || take() != 'u') fail({"half a surrogate pair"});
       const unsigned low = hex4();
-      if (low < 0xDC00 || low >= 0xE000) fail("half a surrogate pair");
+      if (low < 0xDC00 || low >= 0xE000) fail({"half a surrogate pair"});
       code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
     }
     const auto byte = [&](unsigned value) { out += static_cast<char>(value); };

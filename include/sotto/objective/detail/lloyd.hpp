@@ -22,12 +22,14 @@ namespace sotto::detail::inline SOTTO_ABI {
 /// are added in order: the same bits for any number of threads.
 template <class Scalar> class LloydPass {
  public:
+  using Row = FunctionRef<Scalar const*(int)>;  ///< where frame i begins
+
   LloydPass(int clusters, int dimensions)
       : clusters_(clusters), dimensions_(dimensions),
         size_(static_cast<std::size_t>(clusters) * static_cast<std::size_t>(dimensions)) {}
 
   /// row(i), i < frames, is a frame's begin. Fills sums, counts and inertia.
-  template <class Row> void measure(int frames, Row row, Matrix<Scalar const> centroids, Executor& executor) {
+  SOTTO_COLD void measure(int frames, Row row, Matrix<Scalar const> centroids, Executor& executor) {
     nearest_.prepare(centroids);
     const int slots = std::clamp(frames / 256, 1, 32);
     slots_.resize(std::max(slots_.size(), static_cast<std::size_t>(slots)));
@@ -74,7 +76,7 @@ template <class Scalar> class LloydPass {
   std::vector<std::int64_t> const& counts() const { return slots_[0].counts; }
   /// Each centroid moves to the mean of `weight` frames that it was made of and those of this pass;
   /// both are counted in weight then. Nobody's centroid stays.
-  void move(Matrix<Scalar> centroids, std::vector<std::int64_t>& weight) const {
+  SOTTO_COLD void move(Matrix<Scalar> centroids, std::vector<std::int64_t>& weight) const {
     for (int k = 0; k < clusters_; ++k) {
       const std::int64_t count = counts()[static_cast<std::size_t>(k)];
       auto& before = weight[static_cast<std::size_t>(k)];
@@ -94,13 +96,13 @@ template <class Scalar> class LloydPass {
     std::vector<std::int64_t> counts;
     double inertia = 0;
   };
-  template <class Row> void refuse(int frames, Row row) const {
+  SOTTO_COLD void refuse(int frames, Row row) const {
     for (int i = 0; i < frames; ++i)
       for (int d = 0; d < dimensions_; ++d)
         if (!std::isfinite(static_cast<double>(row(i)[d])))
-          throw Error(ErrorCode::data, "k-means was given a frame with a number that is not finite in dimension " +
-                                           std::to_string(d) + "; check the audio it was made of");
-    throw Error(ErrorCode::data, "k-means was given frames so large that their distances overflow; scale them down");
+          throw_error(ErrorCode::data, {"k-means was given a frame with a number that is not finite in dimension ", d,
+                                        "; check the audio it was made of"});
+    throw_error(ErrorCode::data, {"k-means was given frames so large that their distances overflow; scale them down"});
   }
 
   int clusters_, dimensions_;
@@ -112,8 +114,8 @@ template <class Scalar> class LloydPass {
 /// Centroids of no weight go, one after another, to the row that is farthest from all others; where
 /// every row is a centroid already they stay. blocks: of rows. Returns how many centroids were
 /// compared with all rows.
-inline std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows, Matrix<float> centroids,
-                              std::vector<std::int64_t> const& weight) {
+inline SOTTO_COLD std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows,
+                                         Matrix<float> centroids, std::vector<std::int64_t> const& weight) {
   if (std::find(weight.begin(), weight.end(), 0) == weight.end()) return 0;
   std::size_t compared = 0;
   std::vector<float> distance(rows.size(), std::numeric_limits<float>::infinity());

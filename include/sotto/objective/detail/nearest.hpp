@@ -30,7 +30,7 @@ template <class Scalar> class NearestCentroid {
  public:
   static constexpr int block = 48;  ///< frames that find() takes at most
 
-  void prepare(Matrix<Scalar const> centroids) {
+  SOTTO_COLD void prepare(Matrix<Scalar const> centroids) {
     dimensions_ = centroids.columns;
     tiles_ = (centroids.rows + width - 1) / width;
     const auto stride = static_cast<std::size_t>(dimensions_ + 1) * width;  // a tile's first row is -|c|²/2
@@ -66,6 +66,7 @@ template <class Scalar> class NearestCentroid {
       Scalar const* panel =
           packed_.data() + static_cast<std::size_t>(tile) * static_cast<std::size_t>(dimensions_ + 1) * width;
       const Index low = lane + static_cast<Whole>(tile * width), high = low + static_cast<Whole>(lanes);
+#pragma GCC unroll 1
       for (int first = 0; first < count; first += together) {
         Scalar const* x[together];
         // A short last group repeats its last row: the same arithmetic for every row.
@@ -85,6 +86,7 @@ template <class Scalar> class NearestCentroid {
     for (int i = 0; i < count; ++i) {
       Scalar greatest = best[i][0];
       Whole at = index[i][0];
+#pragma GCC unroll 1
       for (int l = 1; l < lanes; ++l)
         if (best[i][l] > greatest || (best[i][l] == greatest && index[i][l] < at)) {
           greatest = best[i][l];
@@ -134,7 +136,7 @@ class FrameBlocks {
  public:
   static constexpr int block = 4 * cpu::lanes;
 
-  FrameBlocks(std::vector<float const*> const& rows, int dimensions)
+  SOTTO_COLD FrameBlocks(std::vector<float const*> const& rows, int dimensions)
       : dimensions_(dimensions), blocks_((rows.size() + block - 1) / block) {
     packed_.resize(blocks_ * block * static_cast<std::size_t>(dimensions));
     for (std::size_t i = 0; i < rows.size(); ++i)
@@ -143,7 +145,7 @@ class FrameBlocks {
   }
   std::size_t blocks() const { return blocks_; }
   /// to[i] = squared distance of frame i of block b from x; what is past the last frame has any.
-  void distances(std::size_t b, float const* x, float* to) const {
+  SOTTO_NOINLINE void distances(std::size_t b, float const* x, float* to) const {
     float const* p = packed_.data() + b * static_cast<std::size_t>(dimensions_) * block;
     cpu::Vec s0{}, s1{}, s2{}, s3{};
     for (int d = 0; d < dimensions_; ++d, p += block) {

@@ -63,8 +63,8 @@ inline void WordPlan::settle(ProbeResult& result) {
   constexpr char const* names[] = {"train", "val", "test"};
   for (std::size_t part = 0; part < 3; ++part)
     if (utterances[part] == 0)
-      throw Error(ErrorCode::data, std::string("words probe: no usable utterance is left in the split ") + names[part] +
-                                       "; give some speakers this split, or leave the column `split` empty");
+      throw_error(ErrorCode::data, {"words probe: no usable utterance is left in the split ", names[part],
+                                    "; give some speakers this split, or leave the column `split` empty"});
   std::vector<char> wanted(classes.size(), 0);
   for (auto const& item : items) wanted[static_cast<std::size_t>(item.label)] = 1;
   int absent = 0;
@@ -74,9 +74,9 @@ inline void WordPlan::settle(ProbeResult& result) {
       if (absent++ == 0) first = classes[c];
     }
   if (absent > 0)
-    throw Error(ErrorCode::data, "words probe: " + std::to_string(absent) + " of " + std::to_string(classes.size()) +
-                                     " words have no training example (the first is \"" + first +
-                                     "\"); remove them or give training speakers that say them");
+    throw_error(ErrorCode::data,
+                {"words probe: ", absent, " of ", classes.size(), " words have no training example (the first is \"",
+                 first, "\"); remove them or give training speakers that say them"});
   // Words whose every utterance was skipped: close the gap, since a class needs an example.
   std::vector<int> renumbered(classes.size(), -1);
   std::vector<std::string> kept;
@@ -89,8 +89,8 @@ inline void WordPlan::settle(ProbeResult& result) {
   for (auto& item : items) item.label = renumbered[static_cast<std::size_t>(item.label)];
   for (auto& label : truth) label = renumbered[static_cast<std::size_t>(label)];
   if (classes.size() < 2)
-    throw Error(ErrorCode::data, "words probe: all usable utterances are of one word (\"" +
-                                     (classes.empty() ? "" : classes[0]) + "\"); at least two are needed");
+    throw_error(ErrorCode::data, {"words probe: all usable utterances are of one word (\"",
+                                  classes.empty() ? "" : classes[0], "\"); at least two are needed"});
   const auto count = [](std::vector<char> const& set) {
     return static_cast<int>(std::count(set.begin(), set.end(), 1));
   };
@@ -126,16 +126,16 @@ inline WordPlan plan_words(AnySource const& source, WordOptions const& options, 
     speaker_of.emplace(speaker, 0);
   }
   if (usable.empty())
-    throw Error(ErrorCode::data, size == 0 ? "words probe: there are no utterances"
-                                           : "words probe: none of the " + std::to_string(size) +
-                                                 " utterances has both a label and a speaker; give a manifest whose "
-                                                 "columns `label` and `speaker` are filled");
+    throw_error(ErrorCode::data, {size == 0 ? "words probe: there are no utterances"
+                                            : "words probe: none of the " + std::to_string(size) +
+                                                  " utterances has both a label and a speaker; give a manifest whose "
+                                                  "columns `label` and `speaker` are filled"});
   if (class_of.size() < 2)
-    throw Error(ErrorCode::data,
-                "words probe: all labels are \"" + class_of.begin()->first + "\"; at least two words are needed");
+    throw_error(ErrorCode::data,
+                {"words probe: all labels are \"", class_of.begin()->first, "\"; at least two words are needed"});
   if (seen.size() < 2)
-    throw Error(ErrorCode::data, "words probe: all utterances are of the speaker \"" + seen.begin()->first +
-                                     "\"; at least two are needed, since the test is on other speakers");
+    throw_error(ErrorCode::data, {"words probe: all utterances are of the speaker \"", seen.begin()->first,
+                                  "\"; at least two are needed, since the test is on other speakers"});
   for (auto& [label, number] : class_of) {
     number = static_cast<int>(plan.classes.size());
     plan.classes.push_back(label);

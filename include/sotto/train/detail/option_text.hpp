@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -12,14 +11,13 @@
 #include <sotto/budget/units.hpp>
 #include <sotto/config.hpp>
 #include <sotto/core/error.hpp>
+#include <sotto/core/texts.hpp>
 
 namespace sotto::detail::inline SOTTO_ABI {
 
 /// Writes numbers to and reads them from named texts.
 class OptionText {
  public:
-  using Texts = std::map<std::string, std::string>;
-
   static OptionText writing(Texts& to) { return OptionText(&to, nullptr); }
   static OptionText reading(Texts const& from) { return OptionText(nullptr, &from); }
 
@@ -75,13 +73,12 @@ class OptionText {
     else
       value = std::strtoll(read(name).c_str(), nullptr, 10);
   }
-  SOTTO_COLD void write(std::string_view name, std::string text) { (*to_)[std::string(name)] = std::move(text); }
+  void write(std::string_view name, std::string_view text) { to_->set(name, text); }
   SOTTO_COLD std::string const& read(std::string_view name) const {
-    const auto at = from_->find(std::string(name));
-    if (at == from_->end())
-      throw Error(ErrorCode::checkpoint,
-                  "the checkpoint does not say '" + std::string(name) + "': it is from another version");
-    return at->second;
+    std::string const* const text = from_->find(name);
+    if (text == nullptr)
+      throw_error(ErrorCode::checkpoint, {"the checkpoint does not say '", name, "': it is from another version"});
+    return *text;
   }
 
   Texts* to_;
