@@ -104,8 +104,7 @@ namespace sotto::inline SOTTO_API {
 
 /// Whether a type is a spec that sotto can build.
 template <class S>
-concept EncoderSpec = detail::broken_rule<S>()
-== detail::Rule::none;
+concept EncoderSpec = (detail::broken_rule<S>() == detail::Rule::none);
 
 }  // namespace sotto::inline SOTTO_API
 
