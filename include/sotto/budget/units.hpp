@@ -79,7 +79,7 @@ class Budget {
     if (end == copy.c_str()) refuse("does not begin with a number");
     if (!std::isfinite(amount) || amount <= 0) refuse("is not positive");
     if (unit == "flop" || unit == "flops") {
-      if (amount >= 1.8e19) refuse("is beyond the 1.8e19 that are counted exactly");
+      if (amount > 1.8e19) refuse("is beyond the 1.8e19 that are counted exactly");
       return Flops{static_cast<std::uint64_t>(amount)};
     }
     if (unit == "updates" || unit == "update") {

@@ -39,15 +39,16 @@ class History {
     held_out_.push_back({static_cast<double>(spent.count), static_cast<double>(step), held.loss, held.masked_accuracy});
   }
 
-  /// As tensors of a checkpoint: points of four numbers, then the unfinished mean.
+  /// As tensors of a checkpoint: points of four numbers, then the unfinished mean. Each lives until it is asked for
+  /// again.
   SOTTO_COLD std::vector<double> const& step_numbers() {
-    flatten(points_);
+    flatten(points_, flat_);
     for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_)}) flat_.push_back(n);
     return flat_;
   }
   SOTTO_COLD std::vector<double> const& held_out_numbers() {
-    flatten(held_out_);
-    return flat_held_out_ = flat_;
+    flatten(held_out_, flat_held_out_);
+    return flat_held_out_;
   }
   SOTTO_COLD void restore(std::span<double const> steps, std::span<double const> held_out) {
     const std::size_t n = steps.size() / 4;  // three more numbers follow
@@ -62,10 +63,10 @@ class History {
  private:
   static constexpr int parts = 400;
 
-  SOTTO_COLD void flatten(std::vector<Point> const& points) {
-    flat_.clear();
+  SOTTO_COLD static void flatten(std::vector<Point> const& points, std::vector<double>& to) {
+    to.clear();
     for (auto const& p : points)
-      for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) flat_.push_back(n);
+      for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) to.push_back(n);
   }
   SOTTO_COLD static void unflatten(std::span<double const> numbers, std::vector<Point>& points) {
     points.clear();

@@ -1,0 +1,44 @@
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include <sotto/attention/windowed.hpp>
+#include <sotto/encoder/describe.hpp>
+
+#include "../doors/balanced_reconstruction.hpp"
+
+using namespace sotto;
+
+namespace {
+struct Mine : Spec {
+  static constexpr EncoderShape shape{.width = 96, .depth = 3, .heads = 4};
+  using Attention = attention::Windowed<20, 10>;
+  using Norm = norm::Pre;
+};
+struct Named : Mine {
+  struct Frontend : frontend::LogMel<40> {
+    static constexpr std::string_view name = "forty bands";
+  };
+};
+}  // namespace
+
+TEST_CASE("a spec's fields say everything that makes it another model, in the same words from every compiler") {
+  const Texts fields = spec_fields<Mine>();
+  CHECK(*fields.find("width") == "96");
+  CHECK(*fields.find("depth") == "3");
+  CHECK(*fields.find("heads") == "4");
+  CHECK(*fields.find("feed_forward") == "384");
+  CHECK(*fields.find("norm") == "norm::Pre");
+  CHECK(*fields.find("attention") == "attention::Windowed<20, 10>");
+  CHECK(*fields.find("position") == "position::Convolution<16, 128>");
+  CHECK(*fields.find("augmentation") == "augment::Chain<>");
+  CHECK(*fields.find("parameters") == std::to_string(count(parameter_table<Mine>)));
+  for (auto const& [name, text] : fields) {
+    CAPTURE(name);
+    CHECK(text.find("sotto") == std::string::npos);
+    CHECK(text.find("v_0_") == std::string::npos);
+    CHECK(text.find("isa") == std::string::npos);
+  }
+}
+
+TEST_CASE("a type may say its name") { CHECK(*spec_fields<Named>().find("frontend") == "forty bands"); }

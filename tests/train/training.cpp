@@ -1,0 +1,273 @@
+// The loop by itself, on a learner whose losses are a script.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <sotto/train/training.hpp>
+
+using namespace sotto;
+
+namespace {
+
+/// One parameter; batches of crops without features; a step costs 1000 FLOPs.
+class Scripted : public Learner {
+ public:
+  std::function<BatchMeasures(std::uint32_t step)> say = [](std::uint32_t) { return BatchMeasures{1, .5, 40, 60}; };
+  std::function<double(std::uint32_t step)> norm = [](std::uint32_t) { return 2.; };
+  double spread = 1, held_out_loss = 1;
+  int n_classes = 100, evaluations = 0;
+  std::vector<double> rates;
+
+  Texts spec_fields() const override {
+    Texts fields;
+    fields.set("kind", "scripted");
+    return fields;
+  }
+  void visit_options(detail::OptionText&) override {}
+  int frames(std::int64_t samples) const override { return static_cast<int>(samples / 320); }
+  int hop() const override { return 320; }
+  int classes() const override { return n_classes; }
+  void fit_targets(AnySource const&, std::span<std::uint32_t const>, std::uint64_t, Executor&) override {}
+  void restore_targets(std::span<float const>) override {}
+  void label(AnySource const&, Executor&) override {}
+  Flops target_cost() const override { return {500}; }
+  std::span<float const> target_state() const override { return state_; }
+  void build(AnySource const&, RunOptions const&, int, int) override {}
+  Flops initialise(AnySource const&, std::span<std::uint32_t const>, std::uint64_t, Executor&) override { return {7}; }
+  void begin() override {}
+  std::span<ParameterEntry const> table() const override { return table_; }
+  std::span<float> values() override { return numbers_[0]; }
+  std::span<float> first_moments() override { return numbers_[1]; }
+  std::span<float> second_moments() override { return numbers_[2]; }
+  void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose, Batch& batch) override {
+    batch.cursor = cursor;
+    batch.rows = 0;
+    for (Crop const& crop : crops) batch.rows += crop.frames;
+    batch.audio_seconds = static_cast<double>(batch.rows) / 50;
+    batch.lanes.resize(1);
+  }
+  Flops cost(Batch const&) const override { return {1000}; }
+  BatchMeasures accumulate(Batch const& batch) override { return say(step_ = batch.cursor + 1); }
+  BatchMeasures measure(Batch const&, double& spread_of_output) override {
+    ++evaluations;
+    spread_of_output = spread;
+    return {held_out_loss, .4, 30, 60};
+  }
+  double gradient_norm() override { return norm(step_); }
+  void update(OptimizerOptions const&, double rate, double, std::uint64_t step) override {
+    CHECK(step == rates.size() + 1);
+    rates.push_back(rate);
+  }
+
+ private:
+  std::uint32_t step_ = 0;
+  std::vector<float> numbers_[3] = {{1}, {0}, {0}};
+  std::vector<float> state_ = {3};
+  ParameterEntry table_[1] = {{{"p", {1}, {}}, 0, 1}};
+};
+
+AnySource utterances(std::size_t n = 40) {
+  return source(
+      n, [](std::size_t) { return 16000; }, [](std::size_t, std::int64_t, std::span<float>) {});
+}
+RunOptions options(Budget budget) {
+  RunOptions o;
+  o.budget = budget;
+  o.threads = 1;
+  o.batch = {.rows = 200, .lane_rows = 200, .crop = std::chrono::seconds(1)};
+  o.held_out = {.every = .25, .speakers = .1, .rows = 100};
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("labels and corpus statistics are billed, and the last step is the last that can be paid") {
+  Scripted learner;
+  Training training(learner, utterances(), options(Flops{10'506}));  // 507 before the first step, 1000 each
+  CHECK(training.label_cost() == Flops{507});
+  CHECK(training.run() == Outcome::budget_spent);
+  CHECK(training.steps() == 9);
+  CHECK(training.spent() == Flops{9'507});
+  CHECK(training.reason().empty());
+}
+
+TEST_CASE("a budget that labels have eaten is refused, and one that leaves no step too") {
+  Scripted learner;
+  CHECK_THROWS_WITH_AS(Training(learner, utterances(), options(Flops{507})),
+                       doctest::Contains("spent by the labels, which cost 507"), Error);
+  Training training(learner, utterances(), options(Flops{1506}));
+  CHECK_THROWS_WITH_AS(training.step(), doctest::Contains("pays for no step"), Error);
+}
+
+TEST_CASE("the rate of a step is the schedule's at the middle of what the step costs") {
+  Scripted learner;
+  auto o = options(updates(4));
+  o.optimizer.learning_rate = 1;
+  o.optimizer.warmup = .5;
+  Training(learner, utterances(), o).run();
+  CHECK(learner.rates.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(learner.rates[i] == doctest::Approx(learning_rate(o.optimizer, (static_cast<double>(i) + .5) / 4)));
+}
+
+TEST_CASE("held-out speech is measured each time its part of the budget is spent, and at the end once") {
+  Scripted learner;
+  Training training(learner, utterances(), options(updates(10)));
+  std::vector<std::uint64_t> at;
+  while (const auto step = training.step())
+    if (step->held_out) at.push_back(step->step);
+  CHECK(at == std::vector<std::uint64_t>{1, 3, 5, 8, 10});  // the first step is past 0
+  CHECK(learner.evaluations == 5);
+  CHECK(training.history().held_out().size() == 5);
+}
+
+TEST_CASE("a loss or a gradient that is no number stops the run before it is applied") {
+  for (const bool in_loss : {true, false}) {
+    Scripted learner;
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    if (in_loss)
+      learner.say = [&](std::uint32_t step) { return BatchMeasures{step == 3 ? nan : 1, .5, 40, 60}; };
+    else
+      learner.norm = [&](std::uint32_t step) { return step == 3 ? std::numeric_limits<double>::infinity() : 1; };
+    Training training(learner, utterances(), options(updates(10)));
+    CHECK(training.run() == Outcome::diverged);
+    CHECK(training.steps() == 2);
+    CHECK(learner.rates.size() == 2);
+    CHECK(training.reason().find(in_loss ? "the loss of step 3" : "the gradient of step 3") != std::string::npos);
+    CHECK(training.reason().find("learning_rate") != std::string::npos);
+    CHECK_FALSE(training.step().has_value());  // and it stays ended
+  }
+}
+
+TEST_CASE("a loss that climbs ends the run and says from where to where; one that wobbles does not") {
+  Scripted learner;
+  learner.say = [](std::uint32_t step) { return BatchMeasures{step < 20 ? 2. : 2 + (step - 20) * 5., .5, 40, 60}; };
+  Training climbing(learner, utterances(), options(updates(200)));
+  CHECK(climbing.run() == Outcome::diverged);
+  CHECK(climbing.steps() > 20);
+  CHECK(climbing.steps() < 60);
+  CHECK(climbing.reason().find("the loss has climbed from 2 to ") != std::string::npos);
+
+  Scripted wobbling;
+  wobbling.say = [](std::uint32_t step) { return BatchMeasures{4 + 2 * std::sin(step), .5, 40, 60}; };
+  CHECK(Training(wobbling, utterances(), options(updates(200))).run() == Outcome::budget_spent);
+}
+
+TEST_CASE("collapse is reported while it happens") {
+  const auto warning = [](Scripted& learner, int steps) {
+    Training training(learner, utterances(), options(updates(20)));
+    std::string last;
+    for (int i = 0; i < steps; ++i) last = training.step()->warning;
+    return last;
+  };
+  {
+    Scripted healthy;
+    CHECK(warning(healthy, 10) == "");
+  }
+  {
+    Scripted labels;
+    labels.say = [](std::uint32_t) { return BatchMeasures{1, .9, 1, 1.2}; };
+    CHECK(warning(labels, 1).find("labels have collapsed") != std::string::npos);
+  }
+  Scripted codes;
+  codes.say = [](std::uint32_t) { return BatchMeasures{1, .1, 1.1, 60}; };
+  {
+    CHECK(warning(codes, 1) == "");  // everything is one code at first
+  }
+  { CHECK(warning(codes, 5).find("collapsed to one code") != std::string::npos); }
+  {
+    Scripted constant;
+    constant.spread = 1e-5;
+    CHECK(warning(constant, 1).find("constant over time") != std::string::npos);
+  }
+  {
+    Scripted unlabelled;  // without classes there is nothing to collapse to
+    unlabelled.n_classes = 0;
+    unlabelled.say = [](std::uint32_t) { return BatchMeasures{1, 0, 0, 0}; };
+    CHECK(warning(unlabelled, 10) == "");
+  }
+}
+
+TEST_CASE("a wall-clock budget becomes FLOPs, and the clock is a hard stop") {
+  Scripted learner;
+  Training training(learner, utterances(), options(wall(std::chrono::milliseconds(50))));
+  CHECK(training.budget() > Flops{507});
+  CHECK(training.run() == Outcome::budget_spent);
+  CHECK(training.seconds() < 5);
+  CHECK(training.steps() > 0);
+}
+
+TEST_CASE("a run goes on where it was saved, whatever its state") {
+  const auto folder = std::filesystem::temp_directory_path() / "sotto-training-resume";
+  std::filesystem::remove_all(folder);
+  const auto losses = [](std::uint32_t step) { return BatchMeasures{5. / step, .5, 40, 60}; };
+  auto o = options(updates(12));
+  Scripted whole;
+  whole.say = losses;
+  Training uninterrupted(whole, utterances(), o);
+  uninterrupted.run();
+  o.checkpoint.directory = folder;
+  {
+    Scripted first;
+    first.say = losses;
+    Training training(first, utterances(), o);
+    for (int i = 0; i < 7; ++i) training.step();
+    training.save();
+  }
+  o.checkpoint.resume = true;
+  Scripted second;
+  second.say = losses;
+  second.rates.assign(7, 0);
+  Training training(second, utterances(), o);
+  CHECK(training.steps() == 7);
+  CHECK(training.label_cost() == Flops{507});
+  CHECK(training.run() == Outcome::budget_spent);
+  CHECK(training.spent() == uninterrupted.spent());
+  CHECK(training.audio_seconds() == uninterrupted.audio_seconds());
+  REQUIRE(training.history().held_out().size() == uninterrupted.history().held_out().size());
+  REQUIRE(training.history().training().size() == uninterrupted.history().training().size());
+  for (std::size_t i = 0; i < training.history().training().size(); ++i)
+    CHECK(training.history().training()[i].loss == uninterrupted.history().training()[i].loss);
+  for (std::size_t i = 0; i < training.history().held_out().size(); ++i)
+    CHECK(training.history().held_out()[i].flops == uninterrupted.history().held_out()[i].flops);
+  for (std::size_t i = 7; i < 12; ++i) CHECK(second.rates[i] == whole.rates[i]);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("options that cannot be are refused, each with its name") {
+  const auto refused = [](auto&& edit, char const* what) {
+    Scripted learner;
+    auto o = options(updates(3));
+    edit(o);
+    CHECK_THROWS_WITH_AS(Training(learner, utterances(), o), doctest::Contains(what), Error);
+  };
+  refused([](auto& o) { o.budget = Flops{0}; }, "budget");
+  refused([](auto& o) { o.batch.lane_rows = 0; }, "lane_rows");
+  refused([](auto& o) { o.batch.rows = 10; }, "rows");
+  refused([](auto& o) { o.encoder.dropout = 1; }, "encoder.dropout");
+  refused([](auto& o) { o.encoder.layer_drop = -1; }, "encoder.layer_drop");
+  refused([](auto& o) { o.optimizer.learning_rate = 0; }, "learning_rate");
+  refused([](auto& o) { o.held_out.speakers = 1; }, "held_out.speakers");
+  refused([](auto& o) { o.checkpoint.resume = true; }, "checkpoint.directory");
+  Scripted learner;
+  CHECK_THROWS_WITH_AS(Training(learner, utterances(0), options(updates(3))), doctest::Contains("no utterances"),
+                       Error);
+}
+
+TEST_CASE("what a source throws reaches the one who steps") {
+  struct Failing : Scripted {
+    void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) override {
+      if (cursor == 2) throw Error(ErrorCode::data, "the disk is gone");
+      Scripted::make(crops, cursor, purpose, batch);
+    }
+  } learner;
+  Training training(learner, utterances(), options(updates(10)));
+  CHECK(training.step());
+  CHECK(training.step());
+  CHECK_THROWS_WITH_AS(training.step(), "the disk is gone", Error);
+}
