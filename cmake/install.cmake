@@ -18,3 +18,9 @@ install(EXPORT sotto_audio NAMESPACE sotto:: FILE sotto-audio-targets.cmake
         DESTINATION ${package_directory})
 
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/sotto)
+
+# The program, and the speech of its demo.
+if(TARGET sotto)
+  install(TARGETS sotto RUNTIME)
+  install(DIRECTORY examples/data DESTINATION ${CMAKE_INSTALL_DATADIR}/sotto)
+endif()

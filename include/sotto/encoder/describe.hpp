@@ -39,7 +39,8 @@ template <class T> std::string type_name() {
   if constexpr (requires { std::string(T::name); })
     return std::string(T::name);
   else
-    return short_type_name(raw_type_name<T>());
+    constexpr std::string_view name = raw_type_name<T>();
+  return short_type_name(name);
 }
 
 }  // namespace sotto::detail::inline SOTTO_ABI

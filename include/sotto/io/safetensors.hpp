@@ -9,7 +9,6 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -66,10 +65,10 @@ namespace sotto::inline SOTTO_ABI {
 
 static_assert(std::endian::native == std::endian::little, "sotto: safetensors and npy need a little-endian machine");
 
-/// A safetensors file, read into memory as a whole. Copies share the bytes.
+/// A safetensors file, read into memory as a whole. Moves, never copies.
 class Safetensors {
  public:
-  /// One array. bytes live as long as any copy of the Safetensors it came from, and may lie at any
+  /// One array. bytes live as long as the Safetensors it came from, moved or not, and may lie at any
   /// alignment.
   struct Tensor {
     std::string name, dtype;  ///< dtype as the format writes it: F32, F64, I64, U16, …
@@ -79,9 +78,10 @@ class Safetensors {
 
   /// Reads and checks the file. Error(file) with one sentence if it is missing, cut short or breaks
   /// the format.
-  SOTTO_COLD static Safetensors open(std::filesystem::path const& path) {
-    return Safetensors(path, std::make_shared<std::vector<std::byte> const>(read_file(path)));
-  }
+  SOTTO_COLD static Safetensors open(std::filesystem::path const& path) { return Safetensors(path, read_file(path)); }
+
+  Safetensors(Safetensors&&) = default;
+  Safetensors& operator=(Safetensors&&) = default;
 
   /// All arrays, in the order of their bytes.
   std::vector<Tensor> const& tensors() const& noexcept { return tensors_; }
@@ -103,14 +103,15 @@ class Safetensors {
   std::vector<std::int64_t> ints(std::string_view name) const { return numbers<std::int64_t>(name); }
 
  private:
-  using Bytes = std::shared_ptr<std::vector<std::byte> const>;
-
-  Safetensors(std::filesystem::path path, Bytes bytes) : path_(std::move(path)), bytes_(std::move(bytes)) { parse(); }
+  Safetensors(std::filesystem::path path, std::vector<std::byte> bytes)
+      : path_(std::move(path)), bytes_(std::move(bytes)) {
+    parse();
+  }
 
   [[noreturn]] void fail(std::initializer_list<Piece> sentence) const { throw_error(ErrorCode::file, sentence, path_); }
 
   SOTTO_COLD void parse() {
-    const std::span<std::byte const> all(*bytes_);
+    const std::span<std::byte const> all(bytes_);
     if (all.size() < 8) fail({"it is cut short: a safetensors file begins with eight bytes of header length."});
     std::uint64_t length;
     std::memcpy(&length, all.data(), 8);
@@ -258,7 +259,7 @@ class Safetensors {
   }
 
   std::filesystem::path path_;
-  Bytes bytes_;
+  std::vector<std::byte> bytes_;
   std::vector<Tensor> tensors_;
   Texts metadata_;
 };
