@@ -36,11 +36,12 @@ inline SOTTO_COLD std::string short_type_name(std::string_view name) {
 
 /// A type may say its name: `static constexpr std::string_view name`.
 template <class T> std::string type_name() {
-  if constexpr (requires { std::string(T::name); })
+  if constexpr (requires { std::string(T::name); }) {
     return std::string(T::name);
-  else
+  } else {
     constexpr std::string_view name = raw_type_name<T>();
-  return short_type_name(name);
+    return short_type_name(name);
+  }
 }
 
 }  // namespace sotto::detail::inline SOTTO_ABI
