@@ -1,10 +1,12 @@
 // A spec in words, the same from every compiler: what a checkpoint says it is of.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <sotto/core/error.hpp>
 #include <sotto/core/texts.hpp>
 #include <sotto/encoder/spec.hpp>
 
@@ -22,17 +24,50 @@ template <class T> constexpr std::string_view raw_type_name() {
   return text;
 }
 
-/// A type's name without sotto's namespaces.
-inline SOTTO_COLD std::string short_type_name(std::string_view name) {
-  std::string text(name);
+/// A type's name without sotto's namespaces, and with these arguments where it has any.
+inline SOTTO_COLD std::string short_type_name(std::string_view name, std::string const& arguments) {
+  std::string text(arguments.empty() ? name : name.substr(0, name.find('<')));
   for (auto at = text.find("sotto::"); at != std::string::npos; at = text.find("sotto::", at)) text.erase(at, 7);
   for (auto at = text.find("v_0_"); at != std::string::npos; at = text.find("v_0_", at)) {
     const auto end = text.find("::", at);
     if (end == std::string::npos) break;
     text.erase(at, end + 2 - at);
   }
-  return text;
+  return text + arguments;
 }
+inline SOTTO_COLD std::string listed(std::initializer_list<std::string> arguments) {
+  std::string text = "<";
+  for (std::string const& argument : arguments) text += joined({text.size() > 1 ? ", " : "", argument});
+  return text + ">";
+}
+
+template <class T> std::string type_name();
+
+/// What stands in a template's brackets, defaults included: a compiler's own text leaves out which it likes. Templates
+/// of other kinds of parameters than these say their name themselves.
+template <class T> struct TypeArguments {
+  static std::string text() { return {}; }
+};
+template <template <int...> class T, int... V> struct TypeArguments<T<V...>> {
+  static std::string text() { return listed({std::to_string(V)...}); }
+};
+template <template <class...> class T, class... A> struct TypeArguments<T<A...>> {
+  static std::string text() { return listed({type_name<A>()...}); }
+};
+template <template <int, class> class T, int V, class A> struct TypeArguments<T<V, A>> {
+  static std::string text() { return listed({std::to_string(V), type_name<A>()}); }
+};
+template <template <int, int, bool, bool> class T, int V, int W, bool A, bool B> struct TypeArguments<T<V, W, A, B>> {
+  static std::string text() {
+    return listed({std::to_string(V), std::to_string(W), A ? "true" : "false", B ? "true" : "false"});
+  }
+};
+template <int Bands, int Stack, frontend::Normalisation N> struct TypeArguments<frontend::LogMel<Bands, Stack, N>> {
+  static std::string text() {
+    constexpr char const* names[] = {"none", "utterance", "corpus"};
+    return listed({std::to_string(Bands), std::to_string(Stack), names[static_cast<int>(N)]});
+  }
+};
 
 /// A type may say its name: `static constexpr std::string_view name`.
 template <class T> std::string type_name() {
@@ -40,7 +75,7 @@ template <class T> std::string type_name() {
     return std::string(T::name);
   } else {
     constexpr std::string_view name = raw_type_name<T>();
-    return short_type_name(name);
+    return short_type_name(name, TypeArguments<T>::text());
   }
 }
 
