@@ -50,6 +50,10 @@ template <class Rep, class Period> constexpr WallBudget wall(std::chrono::durati
 }
 constexpr UpdateBudget updates(std::uint64_t n) { return {n}; }
 
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
+
 /// When training stops. Made from `1e15_flop`, `audio(2h)`, `wall(10min)` or `updates(200)`; a bare duration does not
 /// say which clock it means, and does not compile.
 class Budget {
@@ -119,6 +123,10 @@ class Budget {
   Kind kind_;
   double amount_;
 };
+
+}  // namespace sotto::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_API {
 
 /// `using namespace sotto::literals;` gives 1e15_flop, and std::chrono's 2h, 10min.
 namespace literals {

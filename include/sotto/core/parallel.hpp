@@ -46,6 +46,10 @@ class Executor {
   virtual void run(int tasks, FunctionRef<void(int)> task) = 0;
 };
 
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
+
 /// A fixed team of threads; the caller is one of them.
 class ThreadPool final : public Executor {
  public:
@@ -139,4 +143,4 @@ class ThreadPool final : public Executor {
   std::exception_ptr failure_;
 };
 
-}  // namespace sotto::inline SOTTO_API
+}  // namespace sotto::inline SOTTO_ABI
