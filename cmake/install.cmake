@@ -20,7 +20,7 @@ install(EXPORT sotto_audio NAMESPACE sotto:: FILE sotto-audio-targets.cmake
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/sotto)
 
 # The program, and the speech of its demo.
-if(TARGET sotto)
+if(SOTTO_BUILD_EXAMPLES)
   install(TARGETS sotto RUNTIME)
   install(DIRECTORY examples/data DESTINATION ${CMAKE_INSTALL_DATADIR}/sotto)
 endif()

@@ -64,8 +64,6 @@ void describe_budget(sotto::Budget const& budget, ModelFacts const& model) {
 
 char const* phase_name(sotto::Preparation::Phase phase) {
   switch (phase) {
-    case sotto::Preparation::Phase::reading:
-      return "reading";
     case sotto::Preparation::Phase::clusters:
       return "learning clusters of MFCC frames";
     case sotto::Preparation::Phase::labels:

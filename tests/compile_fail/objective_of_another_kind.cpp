@@ -1,4 +1,5 @@
-// expect: sotto: Objective must have Options, Targets, Parameters<Model, Store>, Statistics and Head<Model, B>
+// expect: sotto: Objective must have Options with a mask, Targets, Statistics, classes, Parameters<Model, Store> and
+// Head<Model, B>
 #include <sotto/train/pretrainer.hpp>
 
 struct Bad : sotto::Spec {

@@ -21,4 +21,5 @@ TEST_CASE("translation units built for different instruction sets live in one pr
   double worst = 0;
   for (std::size_t i = 0; i < any.size(); ++i) worst = std::max(worst, static_cast<double>(std::abs(any[i] - wide[i])));
   CHECK(worst < 1e-4);
+  CHECK(training_for_any_cpu() == doctest::Approx(training_for_wide_cpus()).epsilon(1e-4));
 }

@@ -61,4 +61,11 @@ TEST_CASE("defaults are written out, nested ones too") {
   CHECK(*fields.find("position") == "position::Sinusoidal");
 }
 
+TEST_CASE("only whole namespaces of sotto's go, and an unnamed one has one spelling") {
+  CHECK(detail::short_type_name("my_sotto::sotto::v_0_1::conv_0_1_x::Full", "") == "my_sotto::conv_0_1_x::Full");
+  CHECK(detail::short_type_name("sotto::attention::v_0_1::W<3>", "<3, 4>") == "attention::W<3, 4>");
+  CHECK(detail::short_type_name("sotto::v_0_1_isa111::A<sotto::B>", "") == "A<B>");
+  CHECK(detail::short_type_name("{anonymous}::A", "") == detail::short_type_name("(anonymous namespace)::A", ""));
+}
+
 TEST_CASE("a type may say its name") { CHECK(*spec_fields<Named>().find("frontend") == "forty bands"); }

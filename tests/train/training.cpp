@@ -32,7 +32,10 @@ class Scripted : public Learner {
   int frames(std::int64_t samples) const override { return static_cast<int>(samples / 320); }
   int hop() const override { return 320; }
   int classes() const override { return n_classes; }
-  void fit_targets(AnySource const&, std::span<std::uint32_t const>, std::uint64_t, Executor&) override {}
+  void fit_targets(AnySource const&, std::span<std::uint32_t const>, std::uint64_t, Executor&,
+                   FunctionRef<void(double)> progress) override {
+    progress(.5);
+  }
   void restore_targets(std::span<float const>) override {}
   void label(AnySource const&, Executor&) override {}
   Flops target_cost() const override { return {500}; }
@@ -49,7 +52,7 @@ class Scripted : public Learner {
     batch.rows = 0;
     for (Crop const& crop : crops) batch.rows += crop.frames;
     batch.audio_seconds = static_cast<double>(batch.rows) / 50;
-    batch.lanes.resize(1);
+    batch.lanes.resize(crops.empty() ? 0 : 1);
   }
   Flops cost(Batch const&) const override { return {1000}; }
   BatchMeasures accumulate(Batch const& batch) override { return say(step_ = batch.cursor + 1); }

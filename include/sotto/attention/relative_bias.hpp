@@ -4,7 +4,7 @@
 #include <sotto/attention/policy.hpp>
 
 namespace sotto::attention::detail::inline SOTTO_API {
-constexpr float square_root(float x) {  // <cmath>'s is no constant expression in C++20
+SOTTO_ALWAYS_INLINE constexpr float square_root(float x) {  // <cmath>'s is no constant expression in C++20
   float root = x > 1 ? x : 1;
   for (int i = 0; i < 64; ++i) root = (root + x / root) / 2;
   return root;

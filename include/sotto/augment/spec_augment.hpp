@@ -18,10 +18,10 @@ template <int Stack = 2> struct SpecAugment {
     int frequency_width = 10;  ///< widest band, mel channels
 
     template <class F> void visit(F&& f) {
-      f("augmentation.time_masks", time_masks);
-      f("augmentation.time_width", time_width);
-      f("augmentation.frequency_masks", frequency_masks);
-      f("augmentation.frequency_width", frequency_width);
+      f("time_masks", time_masks);
+      f("time_width", time_width);
+      f("frequency_masks", frequency_masks);
+      f("frequency_width", frequency_width);
     }
   };
   static void apply(Options const& options, Random& random, Matrix<float> features) {

@@ -1,14 +1,14 @@
 // What may be spent: FLOPs, updates, audio or wall clock, each a type of its own.
 #pragma once
 
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <compare>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include <sotto/core/error.hpp>
 
@@ -72,22 +72,22 @@ class Budget {
 
   /// Reads what text() writes: 1e13flop, 200updates, 2h-audio, 90s-audio, 10min-wall.
   SOTTO_COLD static Budget parse(std::string_view text) {
-    const std::string copy(text);
-    char* end = nullptr;
-    const double amount = std::strtod(copy.c_str(), &end);
-    const std::string_view unit = text.substr(static_cast<std::size_t>(end - copy.c_str()));
+    double amount = 0;
+    const auto number = std::from_chars(text.data(), text.data() + text.size(), amount);  // the same in every locale
+    const std::string_view unit = text.substr(static_cast<std::size_t>(number.ptr - text.data()));
     const auto refuse = [&](char const* why) {
       throw_error(ErrorCode::usage,
-                  {"budget '", copy, "' ", why, ": write 1e13flop, 200updates, 2h-audio or 10min-wall"});
+                  {"budget '", text, "' ", why, ": write 1e13flop, 200updates, 2h-audio or 10min-wall"});
     };
-    if (end == copy.c_str()) refuse("does not begin with a number");
-    if (!std::isfinite(amount) || amount <= 0) refuse("is not positive");
+    if (number.ec == std::errc::invalid_argument) refuse("does not begin with a number");
+    if (number.ec != std::errc{} || !std::isfinite(amount) || amount <= 0) refuse("is not a positive number");
     if (unit == "flop" || unit == "flops") {
+      if (amount < 1) refuse("is less than one");
       if (amount > 1.8e19) refuse("is beyond the 1.8e19 that are counted exactly");
       return Flops{static_cast<std::uint64_t>(amount)};
     }
     if (unit == "updates" || unit == "update") {
-      if (amount != std::floor(amount)) refuse("is not a whole number of updates");
+      if (amount != std::floor(amount) || amount > 0x1p53) refuse("is not a whole number of updates");
       return sotto::updates(static_cast<std::uint64_t>(amount));
     }
     const auto dash = unit.find('-');
@@ -102,21 +102,9 @@ class Budget {
   }
   SOTTO_COLD std::string text() const {
     char number[40];
-    switch (kind_) {
-      case Kind::flops:
-        std::snprintf(number, sizeof number, "%.17gflop", amount_);
-        break;
-      case Kind::updates:
-        std::snprintf(number, sizeof number, "%.17gupdates", amount_);
-        break;
-      case Kind::audio:
-        std::snprintf(number, sizeof number, "%.17gs-audio", amount_);
-        break;
-      case Kind::wall:
-        std::snprintf(number, sizeof number, "%.17gs-wall", amount_);
-        break;
-    }
-    return number;
+    const auto end = std::to_chars(number, number + sizeof number, amount_).ptr;
+    constexpr char const* units[] = {"flop", "updates", "s-audio", "s-wall"};
+    return joined({std::string_view(number, static_cast<std::size_t>(end - number)), units[static_cast<int>(kind_)]});
   }
 
  private:

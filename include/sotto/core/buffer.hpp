@@ -9,13 +9,13 @@
 
 #include <sotto/core/error.hpp>
 
-namespace sotto::inline SOTTO_API {
+namespace sotto::inline SOTTO_ABI {
 
 /// Bytes at a multiple of 64, zeroed. Moves, never copies.
 class Buffer {
  public:
   Buffer() = default;
-  SOTTO_ALWAYS_INLINE explicit Buffer(std::size_t bytes) : bytes_(bytes) {
+  explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     begin_.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}, std::nothrow)));
     if (!begin_ && bytes > 0)
       throw_error(ErrorCode::device, {"there is no memory for ", bytes >> 20,
@@ -23,9 +23,9 @@ class Buffer {
                                       "smaller batch.lane_rows"});
     std::memset(begin_.get(), 0, bytes);
   }
-  SOTTO_ALWAYS_INLINE std::byte* begin() const { return begin_.get(); }
-  SOTTO_ALWAYS_INLINE std::size_t size() const { return bytes_; }
-  template <class T> SOTTO_ALWAYS_INLINE T* as() const { return reinterpret_cast<T*>(begin_.get()); }
+  std::byte* begin() const { return begin_.get(); }
+  std::size_t size() const { return bytes_; }
+  template <class T> T* as() const { return reinterpret_cast<T*>(begin_.get()); }
 
  private:
   struct Free {
@@ -35,4 +35,4 @@ class Buffer {
   std::size_t bytes_ = 0;
 };
 
-}  // namespace sotto::inline SOTTO_API
+}  // namespace sotto::inline SOTTO_ABI

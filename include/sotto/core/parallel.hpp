@@ -58,18 +58,16 @@ class ThreadPool final : public Executor {
     if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
     if (threads < 1) threads = 1;
     team_.reserve(static_cast<std::size_t>(threads - 1));
-    for (int i = 1; i < threads; ++i) team_.emplace_back([this] { serve(); });
+    try {
+      for (int i = 1; i < threads; ++i) team_.emplace_back([this] { serve(); });
+    } catch (...) {  // the machine has no more: those that wait must go before their pool does
+      dismiss();
+      throw;
+    }
   }
   ThreadPool(ThreadPool const&) = delete;
   ThreadPool& operator=(ThreadPool const&) = delete;
-  ~ThreadPool() override {
-    {
-      std::lock_guard lock(mutex_);
-      ended_ = true;
-    }
-    wake_.notify_all();
-    for (auto& thread : team_) thread.join();
-  }
+  ~ThreadPool() override { dismiss(); }
 
   int concurrency() const noexcept override { return static_cast<int>(team_.size()) + 1; }
 
@@ -105,6 +103,14 @@ class ThreadPool final : public Executor {
   }
 
  private:
+  void dismiss() {
+    {
+      std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    for (auto& thread : team_) thread.join();
+  }
   void work() {
     for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
       try {

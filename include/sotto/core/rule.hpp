@@ -49,7 +49,8 @@ template <class S, Rule broken> struct Door {
   static_assert(broken != Rule::frontend_must_be_a_frontend,
                 "sotto: Frontend must be a front-end such as sotto::frontend::LogMel<>");
   static_assert(broken != Rule::objective_must_be_an_objective,
-                "sotto: Objective must have Options, Targets, Parameters<Model, Store>, Statistics and Head<Model, B>");
+                "sotto: Objective must have Options with a mask, Targets, Statistics, classes, Parameters<Model, "
+                "Store> and Head<Model, B>");
 };
 
 }  // namespace sotto::detail::inline SOTTO_API

@@ -1,6 +1,8 @@
-// A spec in words, the same from every compiler: what a checkpoint says it is of.
+// A spec in words, the same from g++ and clang: what a checkpoint says it is of.
 #pragma once
 
+#include <algorithm>
+#include <cctype>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -24,17 +26,35 @@ template <class T> constexpr std::string_view raw_type_name() {
   return text;
 }
 
+#define SOTTO_TEXT_(name) #name
+#define SOTTO_TEXT(name) SOTTO_TEXT_(name)
+
 /// A type's name without sotto's namespaces, and with these arguments where it has any.
 inline SOTTO_COLD std::string short_type_name(std::string_view name, std::string const& arguments) {
-  std::string text(arguments.empty() ? name : name.substr(0, name.find('<')));
-  for (auto at = text.find("sotto::"); at != std::string::npos; at = text.find("sotto::", at)) text.erase(at, 7);
-  for (auto at = text.find("v_0_"); at != std::string::npos; at = text.find("v_0_", at)) {
-    const auto end = text.find("::", at);
-    if (end == std::string::npos) break;
-    text.erase(at, end + 2 - at);
+  if (!arguments.empty()) name = name.substr(0, name.find('<'));
+  constexpr std::string_view version = SOTTO_TEXT(SOTTO_API);  // and SOTTO_ABI begins with it
+  std::string text;
+  while (!name.empty()) {
+    for (std::string_view anonymous : {"{anonymous}", "(anonymous namespace)"})  // g++, clang
+      if (name.starts_with(anonymous)) {
+        text += "anonymous";
+        name.remove_prefix(anonymous.size());
+      }
+    std::size_t n = 0;
+    while (n < name.size() && (std::isalnum(static_cast<unsigned char>(name[n])) || name[n] == '_')) ++n;
+    const std::string_view word = name.substr(0, n);
+    const bool scope = name.substr(n).starts_with("::");
+    if (scope && (word == "sotto" || word == version || (word.starts_with(version) && word.find("_isa") != word.npos)))
+      n += 2;
+    else
+      text += name.substr(0, n = std::max<std::size_t>(n, name.empty() ? 0 : 1));
+    name.remove_prefix(n);
   }
   return text + arguments;
 }
+#undef SOTTO_TEXT
+#undef SOTTO_TEXT_
+
 inline SOTTO_COLD std::string listed(std::initializer_list<std::string> arguments) {
   std::string text = "<";
   for (std::string const& argument : arguments) text += joined({text.size() > 1 ? ", " : "", argument});

@@ -25,7 +25,8 @@ struct Noise {
 
   /// None: evaluation.
   static constexpr Noise off() { return {}; }
-  static Noise of(EncoderOptions const& options, int depth, std::uint64_t seed, std::uint32_t cursor) {
+  SOTTO_ALWAYS_INLINE static Noise of(EncoderOptions const& options, int depth, std::uint64_t seed,
+                                      std::uint32_t cursor) {
     Noise noise{Philox(seed, Purpose::dropout), cursor, options.dropout, 0};
     if (options.layer_drop > 0) {
       Random random(seed, Purpose::layer_drop, cursor);

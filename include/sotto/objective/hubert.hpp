@@ -129,12 +129,9 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
     typename Targets::Options targets{};
 
     template <class F> void visit(F&& f) {
-      f("objective.mask.probability", mask.probability);
-      f("objective.mask.length", mask.length);
-      f("objective.mask.minimum", mask.minimum);
-      f("objective.masked_weight", masked_weight);
-      f("objective.unmasked_weight", unmasked_weight);
-      f("objective.temperature", temperature);
+      f("masked_weight", masked_weight);
+      f("unmasked_weight", unmasked_weight);
+      f("temperature", temperature);
       targets.visit(f);
     }
   };

@@ -38,6 +38,10 @@ struct KmeansProgress {
   int restart, restarts;  ///< restart == restarts: the passes over all frames
   int iteration;          ///< of the restart or of the passes
   double frame_inertia;   ///< mean squared distance of the frames just seen
+  double part;            ///< of this restart, or of the passes, at most
+
+  /// Part of the whole fit, at most: restarts and passes may end early.
+  double done() const { return (restart + part) / (restarts + 1); }
 };
 
 /// Clusters, and what finding them cost.
@@ -144,8 +148,10 @@ class KmeansFit {
     measure(
         static_cast<int>(sample_.size()), [&](int i) { return sample_[static_cast<std::size_t>(i)]; }, centroids);
   }
-  SOTTO_COLD void progress(int restart, int iteration, int frames) const {
-    if (report_) (*report_)({restart, options_.restarts, iteration, pass_.inertia() / frames});
+  SOTTO_COLD void progress(int restart, int iteration, int most, int frames) const {
+    if (report_)
+      (*report_)({restart, options_.restarts, iteration, pass_.inertia() / frames,
+                  std::min(1., (iteration + 1.) / std::max(1, most))});
   }
 
   /// The first row of each of the first `clusters` distinct frames. Error(data) if there are fewer.
@@ -248,7 +254,7 @@ class KmeansFit {
       measure(
           options_.batch, [&](int i) { return batch[static_cast<std::size_t>(i)]; }, view(centroids));
       pass_.move(view(centroids), weight);
-      progress(restart, iteration, options_.batch);
+      progress(restart, iteration, options_.iterations, options_.batch);
       running = iteration == 0 ? pass_.inertia() : running + share * (pass_.inertia() - running);
       idle = running < least ? 0 : idle + 1;
       least = std::min(least, running);
@@ -262,7 +268,7 @@ class KmeansFit {
     for (int iteration = 0;; ++iteration) {
       measure(
           frames_.rows, [&](int i) { return frames_.row(i); }, view(centroids));
-      progress(restart, iteration, frames_.rows);
+      progress(restart, iteration, most, frames_.rows);
       const double inertia = pass_.inertia();
       const auto counts = pass_.counts();
       const bool empty = std::find(counts.begin(), counts.end(), 0) != counts.end();

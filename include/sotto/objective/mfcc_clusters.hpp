@@ -20,9 +20,9 @@ struct MfccClusterOptions {
   int iterations = 100;        ///< mini-batches of 10,000 frames a restart at most
 
   template <class F> void visit(F&& f) {
-    f("objective.targets.fit_frames", fit_frames);
-    f("objective.targets.restarts", restarts);
-    f("objective.targets.iterations", iterations);
+    f("targets.fit_frames", fit_frames);
+    f("targets.restarts", restarts);
+    f("targets.iterations", iterations);
   }
 };
 
@@ -39,7 +39,8 @@ class MfccLabels {
 
   /// Learns the clusters from the utterances listed. Error(data) if there are too few frames.
   SOTTO_COLD void fit(AnySource const& source, std::span<std::uint32_t const> utterances,
-                      objective::MfccClusterOptions const& options, std::uint64_t seed, Executor& executor) {
+                      objective::MfccClusterOptions const& options, std::uint64_t seed, Executor& executor,
+                      FunctionRef<void(double done)> progress) {
     // whole utterances in a keyed order, until enough frames
     const Permutation order(utterances.size(), seed, Purpose::clusters);
     std::vector<std::uint32_t> chosen;
@@ -59,7 +60,8 @@ class MfccLabels {
     kmeans.clusters = model_.clusters;
     kmeans.restarts = options.restarts;
     kmeans.iterations = options.iterations;
-    model_ = fit_kmeans({frames.data(), rows, dimensions, dimensions}, kmeans, seed, executor);
+    model_ = fit_kmeans({frames.data(), rows, dimensions, dimensions}, kmeans, seed, executor,
+                        [&](KmeansProgress const& p) { progress(p.done()); });
     flops_ = model_.flops + frontend::Mfcc::flops(rows);
   }
 

@@ -31,12 +31,6 @@ template <class Sum> struct Measures {
   double correct = 0;           ///< predictions that were right, at masked rows
   double predicted = 0;         ///< predictions made at masked rows
   double* histogram = nullptr;  ///< [classes] predictions of each class, for code perplexity; nullptr: not wanted
-
-  SOTTO_ALWAYS_INLINE void add(Measures const& other) {
-    loss += other.loss;
-    correct += other.correct;
-    predicted += other.predicted;
-  }
 };
 
 /// Targets of an objective that has no labels: nothing is fitted, nothing is billed.

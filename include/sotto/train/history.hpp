@@ -1,15 +1,18 @@
 // How a run went: losses against what was spent, thinned as the run grows.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include <sotto/core/error.hpp>
 #include <sotto/train/step.hpp>
 
 namespace sotto::inline SOTTO_ABI {
 
-/// Training points are means over equal parts of the budget; held-out points are all kept.
+/// Training points are means over equal parts of the budget, over single steps where a step costs more; held-out points
+/// are all kept.
 class History {
  public:
   struct Point {
@@ -27,23 +30,28 @@ class History {
     sum_.loss += step.loss;
     sum_.masked_accuracy += step.masked_accuracy;
     ++summed_;
-    if (step.fraction * parts >= static_cast<double>(points_.size() + 1) || step.fraction >= 1) {
-      points_.push_back({static_cast<double>(step.spent.count), static_cast<double>(step.step), sum_.loss / summed_,
-                         sum_.masked_accuracy / summed_});
-      sum_ = {};
-      summed_ = 0;
-    }
+    const double part = std::floor(step.fraction * parts);
+    if (part > part_) close(step.spent, step.step);
+    part_ = part;
     if (step.held_out) add(*step.held_out, step.spent, step.step);
+  }
+  /// Ends the mean under way, if there is one.
+  SOTTO_COLD void close(Flops spent, std::uint64_t step) {
+    if (summed_ == 0) return;
+    points_.push_back({static_cast<double>(spent.count), static_cast<double>(step), sum_.loss / summed_,
+                       sum_.masked_accuracy / summed_});
+    sum_ = {};
+    summed_ = 0;
   }
   void add(HeldOut const& held, Flops spent, std::uint64_t step) {
     held_out_.push_back({static_cast<double>(spent.count), static_cast<double>(step), held.loss, held.masked_accuracy});
   }
 
-  /// As tensors of a checkpoint: points of four numbers, then the unfinished mean. Each lives until it is asked for
+  /// As tensors of a checkpoint: points of four numbers, then the mean under way. Each lives until it is asked for
   /// again.
   SOTTO_COLD std::vector<double> const& step_numbers() {
     flatten(points_, flat_);
-    for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_)}) flat_.push_back(n);
+    for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_), part_}) flat_.push_back(n);
     return flat_;
   }
   SOTTO_COLD std::vector<double> const& held_out_numbers() {
@@ -51,12 +59,14 @@ class History {
     return flat_held_out_;
   }
   SOTTO_COLD void restore(std::span<double const> steps, std::span<double const> held_out) {
-    const std::size_t n = steps.size() / 4;  // three more numbers follow
-    unflatten(steps.first(4 * n), points_);
-    const auto rest = steps.subspan(4 * n);
+    if (steps.size() < 4 || steps.size() % 4 != 0 || held_out.size() % 4 != 0)
+      throw_error(ErrorCode::checkpoint, {"the history of the checkpoint has the wrong size: it is damaged"});
+    unflatten(steps.first(steps.size() - 4), points_);
+    const auto rest = steps.last(4);
     sum_.loss = rest[0];
     sum_.masked_accuracy = rest[1];
     summed_ = static_cast<int>(rest[2]);
+    part_ = rest[3];
     unflatten(held_out, held_out_);
   }
 
@@ -78,6 +88,7 @@ class History {
   std::vector<double> flat_, flat_held_out_;
   Point sum_{};
   int summed_ = 0;
+  double part_ = 0;  // of the budget, in which the last step was
 };
 
 }  // namespace sotto::inline SOTTO_ABI

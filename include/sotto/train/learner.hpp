@@ -41,7 +41,7 @@ class Learner {
 
   /// Learns what labels are made of.
   virtual void fit_targets(AnySource const& source, std::span<std::uint32_t const> train, std::uint64_t seed,
-                           Executor& executor) = 0;
+                           Executor& executor, FunctionRef<void(double done)> progress) = 0;
   virtual void restore_targets(std::span<float const> state) = 0;
   virtual void label(AnySource const& source, Executor& executor) = 0;
   /// What fitting and labelling cost.
@@ -62,7 +62,7 @@ class Learner {
   virtual std::span<float> first_moments() = 0;
   virtual std::span<float> second_moments() = 0;
 
-  /// Makes a batch: a function of (seed, cursor, crops). Called on another thread than the rest.
+  /// Makes a batch: a function of (seed, cursor, crops). Once steps have begun, called on a thread of its own.
   virtual void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) = 0;
   /// What one optimiser step on the batch costs, exactly.
   virtual Flops cost(Batch const& batch) const = 0;

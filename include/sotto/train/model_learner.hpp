@@ -35,16 +35,25 @@ template <class Model, class B> class ModelLearner final : public Learner {
 
   Texts spec_fields() const override { return sotto::spec_fields<Model>(); }
   SOTTO_COLD void visit_options(detail::OptionText& text) override {
+    text.under("objective.");
+    text("mask.probability", objective_.mask.probability);  // of every objective: the trainer draws them
+    text("mask.length", objective_.mask.length);
+    text("mask.minimum", objective_.mask.minimum);
     detail::visit_own(objective_, text);
-    std::apply([&](auto&... links) { (detail::visit_own(links, text), ...); }, augmentation_);
+    int link = 0;
+    const auto visit_link = [&](auto& options) {
+      text.under(joined({"augmentation.", link++, "."}));
+      detail::visit_own(options, text);
+    };
+    std::apply([&](auto&... links) { (visit_link(links), ...); }, augmentation_);
   }
   int frames(std::int64_t samples) const override { return Frontend::frames(samples); }
   int hop() const override { return Frontend::hop; }
   int classes() const override { return Targets::classes; }
 
   void fit_targets(AnySource const& source, std::span<std::uint32_t const> train, std::uint64_t seed,
-                   Executor& executor) override {
-    if constexpr (Targets::classes > 0) targets_.fit(source, train, objective_.targets, seed, executor);
+                   Executor& executor, FunctionRef<void(double)> progress) override {
+    if constexpr (Targets::classes > 0) targets_.fit(source, train, objective_.targets, seed, executor, progress);
   }
   void restore_targets(std::span<float const> state) override { targets_.restore(state); }
   void label(AnySource const& source, Executor& executor) override { targets_.label(source, executor); }

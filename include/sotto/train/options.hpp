@@ -1,4 +1,4 @@
-// Everything of a run that is not a type: options with defaults, each of them stored in the checkpoint.
+// Everything of a run that is not a type: options with defaults. A checkpoint keeps those that change what is computed.
 #pragma once
 
 #include <chrono>
@@ -17,8 +17,8 @@
 namespace sotto::inline SOTTO_ABI {
 
 struct BatchOptions {
-  int rows = 8000;                        ///< 20 ms frames of an optimiser step: 160 s of audio
-  int lane_rows = 1000;                   ///< rows that go through the network together, at most (or the longest crop)
+  int rows = 8000;       ///< 20 ms frames of an optimiser step: 160 s of audio
+  int lane_rows = 1000;  ///< rows that go through the network together, on average at most; up to one crop more
   std::chrono::milliseconds crop{15600};  ///< longest piece of an utterance
 };
 
@@ -73,8 +73,20 @@ template <class Model> struct PretrainerOptions {
   Executor* executor = nullptr;  ///< the host's pool; nullptr: sotto's own, of `threads`
 
   SOTTO_COLD RunOptions run() const {
-    return {budget,     seed,    threads,        slots, batch,   encoder, optimizer, held_out, exclude_test_split,
-            checkpoint, on_step, on_preparation, stop,  executor};
+    return {.budget = budget,
+            .seed = seed,
+            .threads = threads,
+            .slots = slots,
+            .batch = batch,
+            .encoder = encoder,
+            .optimizer = optimizer,
+            .held_out = held_out,
+            .exclude_test_split = exclude_test_split,
+            .checkpoint = checkpoint,
+            .on_step = on_step,
+            .on_preparation = on_preparation,
+            .stop = stop,
+            .executor = executor};
   }
 };
 

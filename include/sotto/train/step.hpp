@@ -50,7 +50,7 @@ struct Step {
 
 /// What happens before the first step.
 struct Preparation {
-  enum class Phase { reading, clusters, labels, calibration };
+  enum class Phase { clusters, labels, calibration };
   Phase phase;
   double fraction;  ///< done, of this phase
 };

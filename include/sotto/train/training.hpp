@@ -61,7 +61,8 @@ class Training {
     if (!division_.evaluated.empty()) learner_.make(division_.evaluated, 0, Purpose::held_out, held_out_);
     if (options_.budget.kind() == Budget::Kind::wall && spending_.total().count == 0) calibrate();
     spending_.expect_something_left();
-    began_ = saved_ = Clock::now();
+    saved_ = timed_from_ = Clock::now();
+    timed_from_fraction_ = spending_.fraction();
     start_prefetch();
   }
 
@@ -93,7 +94,7 @@ class Training {
     step.gflops = static_cast<double>(cost.count) / step.step_seconds * 1e-9;
     step.times_real_time = audio_seconds / step.step_seconds;
     describe(step, measures);
-    if (options_.held_out.every > 0 && step.fraction >= next_evaluation_) step.held_out = evaluate();
+    if (has_held_out() && options_.held_out.every > 0 && step.fraction >= next_evaluation_) step.held_out = evaluate();
     step.warning = warning_of(step);
     history_.add(step);
     if (!options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every) save();
@@ -137,8 +138,8 @@ class Training {
     held.masked_accuracy = m.masked_accuracy;
     held.code_perplexity = m.code_perplexity;
     held.seconds = seconds_since(start);
-    while (options_.held_out.every > 0 && next_evaluation_ <= spending_.fraction())
-      next_evaluation_ += options_.held_out.every;
+    const double every = options_.held_out.every;
+    if (every > 0) next_evaluation_ = (std::floor(spending_.fraction() / every) + 1) * every;
     return held;
   }
   bool has_held_out() const { return !held_out_.lanes.empty(); }
@@ -169,6 +170,7 @@ class Training {
     const auto refuse = [](char const* sentence) { throw_error(ErrorCode::usage, {sentence}); };
     if (!(options_.budget.amount() > 0))
       refuse("there is no budget: set options.budget, for example to 1e13_flop or updates(200)");
+    if (options_.slots < 0) refuse("slots must be at least 1, or 0 for as many as threads");
     if (options_.batch.lane_rows < 1) refuse("batch.lane_rows must be at least 1");
     if (options_.encoder.dropout < 0 || options_.encoder.dropout >= 1) refuse("encoder.dropout must be in [0, 1)");
     if (options_.encoder.layer_drop < 0 || options_.encoder.layer_drop >= 1)
@@ -176,6 +178,8 @@ class Training {
     if (!(options_.optimizer.learning_rate > 0)) refuse("optimizer.learning_rate must be positive");
     if (options_.held_out.speakers < 0 || options_.held_out.speakers >= 1)
       refuse("held_out.speakers must be in [0, 1)");
+    if (options_.held_out.every != 0 && !(options_.held_out.every >= 1e-4 && options_.held_out.every <= 1))
+      refuse("held_out.every must be 0, for never, or in [1e-4, 1]");
     if (options_.checkpoint.resume && options_.checkpoint.directory.empty())
       refuse("checkpoint.resume needs checkpoint.directory: where the run was saved");
     if (source_.size() == 0) throw_error(ErrorCode::data, {"the source has no utterances; add speech to it"});
@@ -196,7 +200,7 @@ class Training {
       throw_error(ErrorCode::checkpoint,
                   {"the run was begun on other data; resume it with the same files, or begin another directory"},
                   checkpoint.path());
-    if (options_.slots == 0) options_.slots = std::stoi(checkpoint.text("options.slots"));
+    if (options_.slots == 0) detail::OptionText::reading(checkpoint.section("options."))("slots", options_.slots);
     const Texts given = option_texts(), stored = checkpoint.section("options.");
     std::string differences;
     for (auto const& [name, value] : given) {
@@ -241,7 +245,8 @@ class Training {
       learner_.restore_targets(checkpoint->floats("targets.state"));
     } else {
       tell(Preparation::Phase::clusters, 0);
-      learner_.fit_targets(source_, division_.train, options_.seed, *options_.executor);
+      learner_.fit_targets(source_, division_.train, options_.seed, *options_.executor,
+                           [&](double done) { tell(Preparation::Phase::clusters, done); });
     }
     tell(Preparation::Phase::labels, 0);
     learner_.label(source_, *options_.executor);
@@ -262,7 +267,7 @@ class Training {
       learner_.make(plan.crops, cursor++, Purpose::mask, batch);
     });
   }
-  /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times the time that is left.
+  /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times what labels have left of it.
   SOTTO_COLD void calibrate() {
     tell(Preparation::Phase::calibration, 0);
     Sampler::Plan plan;
@@ -277,7 +282,8 @@ class Training {
       ++n;
     } while (seconds_since(start) < std::min(2., .02 * options_.budget.amount()));
     const double rate = n * static_cast<double>(learner_.cost(batch).count) / seconds_since(start);
-    spending_.set_total(spent() + Flops{static_cast<std::uint64_t>(.97 * rate * options_.budget.amount())});
+    const double left = std::max(0., options_.budget.amount() - seconds());
+    spending_.set_total(spent() + Flops{static_cast<std::uint64_t>(.97 * rate * left)});
     tell(Preparation::Phase::calibration, 1);
   }
 
@@ -300,7 +306,10 @@ class Training {
     // a run that goes on must not tell it apart from one that never stopped, so only the end is measured, and once
     const bool measured =
         !history_.held_out().empty() && history_.held_out().back().step == static_cast<double>(steps());
-    if (outcome == Outcome::budget_spent && has_held_out() && !measured) history_.add(evaluate(), spent(), steps());
+    if (outcome == Outcome::budget_spent) {
+      history_.close(spent(), steps());
+      if (has_held_out() && !measured) history_.add(evaluate(), spent(), steps());
+    }
     if (outcome != Outcome::diverged && !options_.checkpoint.directory.empty()) save();
     return std::nullopt;
   }
@@ -314,13 +323,12 @@ class Training {
     step.target_perplexity = m.target_perplexity;
     step.audio_seconds = audio_seconds();
     step.seconds = seconds();
-    const double left = 1 - step.fraction;
-    if (!first_step_at_) {
-      first_step_at_ = Clock::now();
-      first_fraction_ = step.fraction;
-      step.left_seconds = seconds_since(began_) * left / std::max(step.fraction, 1e-9);
-    } else {
-      step.left_seconds = seconds_since(*first_step_at_) * left / std::max(step.fraction - first_fraction_, 1e-9);
+    step.left_seconds =
+        seconds_since(timed_from_) * (1 - step.fraction) / std::max(step.fraction - timed_from_fraction_, 1e-9);
+    if (!first_step_done_) {  // it touches memory for the first time: no measure for the rest
+      first_step_done_ = true;
+      timed_from_ = Clock::now();
+      timed_from_fraction_ = step.fraction;
     }
   }
   SOTTO_COLD std::string_view warning_of(Step const& step) const {
@@ -347,9 +355,11 @@ class Training {
   Batch held_out_;
   History history_;
   std::uint64_t position_ = 0;  // of the next batch, in the endless sequence of utterances
-  double smoothed_loss_ = 0, lowest_loss_ = 0, next_evaluation_ = 0, first_fraction_ = 0, earlier_seconds_ = 0;
+  double smoothed_loss_ = 0, lowest_loss_ = 0, next_evaluation_ = 0, earlier_seconds_ = 0;
   Clock::time_point began_ = Clock::now(), saved_ = began_;
-  std::optional<Clock::time_point> first_step_at_;
+  Clock::time_point timed_from_ = began_;  // what the estimate of the time left is made of
+  double timed_from_fraction_ = 0;
+  bool first_step_done_ = false;
   std::optional<Outcome> outcome_;
   std::string reason_;
   std::filesystem::path checkpoint_path_;

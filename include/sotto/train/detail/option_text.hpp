@@ -1,12 +1,13 @@
 // Options as texts: how a checkpoint keeps them, and compares them when a run goes on.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <type_traits>
+#include <utility>
 
 #include <sotto/budget/units.hpp>
 #include <sotto/config.hpp>
@@ -20,6 +21,8 @@ class OptionText {
  public:
   static OptionText writing(Texts& to) { return OptionText(&to, nullptr); }
   static OptionText reading(Texts const& from) { return OptionText(nullptr, &from); }
+  /// What comes before the names from now on.
+  void under(std::string prefix) { prefix_ = std::move(prefix); }
 
   /// value: a number, a duration, or a budget.
   template <class T> SOTTO_COLD void operator()(std::string_view name, T& value) {
@@ -53,36 +56,35 @@ class OptionText {
     else
       value = Budget::parse(read(name));
   }
-  SOTTO_COLD void real(std::string_view name, double& value) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.17g", value);
-    if (to_ != nullptr)
-      write(name, text);
-    else
-      value = std::strtod(read(name).c_str(), nullptr);
+  SOTTO_COLD void real(std::string_view name, double& value) { number(name, value); }
+  SOTTO_COLD void natural(std::string_view name, std::uint64_t& value) { number(name, value); }
+  SOTTO_COLD void whole(std::string_view name, std::int64_t& value) { number(name, value); }
+  // to_chars and from_chars: exact, and the same in every locale
+  template <class T> void number(std::string_view name, T& value) {
+    if (to_ != nullptr) {
+      char text[40];
+      write(name, {text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, value).ptr - text)});
+      return;
+    }
+    std::string const& text = read(name);
+    const auto end = text.data() + text.size();
+    const auto result = std::from_chars(text.data(), end, value);
+    if (result.ec != std::errc{} || result.ptr != end)
+      throw_error(ErrorCode::checkpoint,
+                  {"the checkpoint says '", text, "' for '", prefix_, name, "', which is no number: it is damaged"});
   }
-  SOTTO_COLD void natural(std::string_view name, std::uint64_t& value) {
-    if (to_ != nullptr)
-      write(name, std::to_string(value));
-    else
-      value = std::strtoull(read(name).c_str(), nullptr, 10);
-  }
-  SOTTO_COLD void whole(std::string_view name, std::int64_t& value) {
-    if (to_ != nullptr)
-      write(name, std::to_string(value));
-    else
-      value = std::strtoll(read(name).c_str(), nullptr, 10);
-  }
-  void write(std::string_view name, std::string_view text) { to_->set(name, text); }
+  void write(std::string_view name, std::string_view text) { to_->set(joined({prefix_, name}), text); }
   SOTTO_COLD std::string const& read(std::string_view name) const {
-    std::string const* const text = from_->find(name);
+    std::string const* const text = from_->find(joined({prefix_, name}));
     if (text == nullptr)
-      throw_error(ErrorCode::checkpoint, {"the checkpoint does not say '", name, "': it is from another version"});
+      throw_error(ErrorCode::checkpoint,
+                  {"the checkpoint does not say '", prefix_, name, "': it is from another version"});
     return *text;
   }
 
   Texts* to_;
   Texts const* from_;
+  std::string prefix_;
 };
 
 /// Options of a user's own objective or augmentation are stored if they have `visit(f)`, which names each.
