@@ -9,9 +9,13 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
+#include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include <sotto/core/error.hpp>
 
@@ -102,8 +106,35 @@ void prepare_streams() {
   for (const int stream : {0, 1, 2})
     if (fcntl(stream, F_GETFD) == -1 && errno == EBADF)
       static_cast<void>(open("/dev/null", stream == 2 ? O_WRONLY : O_RDONLY));
-  signal(SIGPIPE, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);  // what it would end is a failed write, which has a sentence
+  signal(SIGXFSZ, SIG_IGN);
 }
+
+namespace {
+// The library names its members, the command line its options.
+void complain_of(std::string sentence) {
+  constexpr std::pair<std::string_view, std::string_view> names[] = {
+      {"; raise it, or lower objective.targets", "; raise it"},
+      {"objective.mask.probability", "--mask-probability"},
+      {"objective.mask.length", "--mask-length"},
+      {"optimizer.learning_rate", "--learning-rate"},
+      {"optimizer.weight_decay", "--weight-decay"},
+      {"optimizer.warmup", "--warmup"},
+      {"optimizer.clip", "--clip"},
+      {"batch.lane_rows", "--lane-rows"},
+      {"batch.rows", "--batch-rows"},
+      {"encoder.dropout", "--dropout"},
+      {"encoder.layer_drop", "--layer-drop"},
+      {"held_out.speakers", "--held-out-speakers"},
+      {"held_out.every", "--held-out-every"},
+      {"held_out.rows", "--held-out-rows"},
+  };
+  for (auto const& [member, option] : names)
+    for (auto at = sentence.find(member); at != std::string::npos; at = sentence.find(member, at + option.size()))
+      sentence.replace(at, member.size(), option);
+  complain(sentence.c_str());
+}
+}  // namespace
 
 int guarded(int (*command)(void const*), void const* request) noexcept {
   try {
@@ -114,10 +145,10 @@ int guarded(int (*command)(void const*), void const* request) noexcept {
     complain("stopped before training began; nothing was written");
     return stopped_by_signal;
   } catch (Diverged const& divergence) {
-    complain(divergence.reason.c_str());
+    complain_of(divergence.reason);
     return diverged;
   } catch (sotto::Error const& error) {
-    complain(error.what());
+    complain_of(error.what());
     switch (error.code()) {
       case sotto::ErrorCode::usage:
         return usage_error;

@@ -48,7 +48,7 @@ int demo(DemoRequest const& request) {
   if (!request.out.empty() && std::filesystem::exists(pretrain.out / sotto::Checkpoint::file_name, error))
     throw sotto::Error(sotto::ErrorCode::usage, "a run is saved here already; choose another --out", pretrain.out);
   const auto corpus = sotto::Corpus::open(pretrain.data);
-  require_writable(pretrain.out);
+  const OutDirectory out(pretrain.out);
   sotto::ThreadPool threads(request.threads);
   describe_corpus(corpus);
   decode(corpus, threads, false, signals.token());

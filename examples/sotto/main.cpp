@@ -2,10 +2,16 @@
 // line and nothing else: parsing it takes longer to compile than a model.
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <string>
+#include <string_view>
+#include <system_error>
 
 #include <sotto/version.hpp>
 
@@ -57,6 +63,15 @@ int run(int argc, char** argv) {
   constexpr int most = std::numeric_limits<int>::max();
   const CLI::Range natural(0, most, "0 or more"), positive(1, most, "1 or more");
 
+  const CLI::Validator seed(
+      [](std::string& text) {
+        std::uint64_t number = 0;
+        const auto end = text.data() + text.size();
+        const auto read = std::from_chars(text.data(), end, number);
+        return read.ec == std::errc{} && read.ptr == end ? std::string() : "a seed is a whole number below 2^64";
+      },
+      "SEED");
+
   program::PretrainRequest pretrain;
   double crop = 15.6;
   long long save_every = pretrain.save_every.count();
@@ -69,7 +84,9 @@ int run(int argc, char** argv) {
   p->add_option("--out", pretrain.out, "Directory for checkpoint.safetensors and report.html")->required();
   p->add_flag("--resume", pretrain.resume, "Go on from the checkpoint in --out, to the bit as if never interrupted");
   p->add_flag("--json", pretrain.json, "One JSON object a line; the last has the outcome");
-  p->add_option("--seed", pretrain.seed, "Of parameters, masks and the order of data")->capture_default_str();
+  p->add_option("--seed", pretrain.seed, "Of parameters, masks and the order of data")
+      ->capture_default_str()
+      ->check(seed);
   p->add_option("--threads", pretrain.threads, "0: all cores")->check(natural);
   p->add_option("--slots", pretrain.slots,
                 "Gradient buffers; the same slots give the same bits on any threads. 0: as many as threads")
@@ -124,7 +141,8 @@ int run(int argc, char** argv) {
   q->add_option("--features", probe.features, "A checkpoint or the directory of a run, logmel, or untrained:NAME")
       ->required();
   q->add_option("--seed", probe.seed, "Of untrained parameters, and of what chance decides in the probe")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(seed);
   q->add_option("--threads", probe.threads, "0: all cores")->check(natural);
   q->add_flag("--json", probe.json, "One JSON object: accuracy, low, high, layer and more");
   q->footer(
@@ -152,10 +170,17 @@ int run(int argc, char** argv) {
   d->add_option("--data", demo.data, "Your own speech instead: a folder, or a manifest.tsv");
   d->add_option("--budget", demo.budget, "1e13flop, 200updates, 2h-audio or 10min-wall");
   d->add_option("--out", demo.out, "Directory for the checkpoint and report.html (default: demo-run)");
-  d->add_option("--seed", demo.seed, "Of everything that is random")->capture_default_str();
+  d->add_option("--seed", demo.seed, "Of everything that is random")->capture_default_str()->check(seed);
   d->add_option("--threads", demo.threads, "0: all cores")->check(natural);
   d->footer(std::string("Example:\n  sotto demo --data speech/manifest.tsv --budget 2e13flop\n\n") + exit_codes);
 
+  const std::string_view command = argc > 1 ? argv[1] : "-";
+  constexpr std::array<std::string_view, 4> commands{"pretrain", "probe", "info", "demo"};
+  if (!command.starts_with('-') && std::find(commands.begin(), commands.end(), command) == commands.end()) {
+    std::fprintf(stderr, "sotto: there is no command '%s': pretrain, probe, info or demo; see `sotto --help`\n",
+                 argv[1]);
+    return program::usage_error;
+  }
   try {
     app.parse(argc, argv);
   } catch (CLI::CallForHelp const& help) {

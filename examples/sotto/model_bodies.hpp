@@ -79,6 +79,7 @@ template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySo
   start.budget = trainer.budget();
   start.step = trainer.steps();
   start.next_step = trainer.next_step_cost();
+  start.next_step_seconds = trainer.next_step_audio_seconds();
   start.slots = trainer.slots();
   watch.on_start(start);
   RunEnd end;

@@ -47,6 +47,7 @@ struct RunStart {
   sotto::Flops labels{}, budget{};      ///< budget 0: not counted in FLOPs
   std::uint64_t step = 0;               ///< done by the run that is resumed
   sotto::Flops next_step{};
+  double next_step_seconds = 0;  ///< of audio
   int slots = 0;
 };
 

@@ -37,15 +37,21 @@ void print_end(RunEnd const& end) {
   print(line.add("checkpoint", end.checkpoint.string()).str());
 }
 
-}  // namespace
+/// The last line of a run that did not come to an outcome of training.
+void print_failure(char const* outcome, std::string const& reason) {
+  const auto nothing = std::optional<double>();
+  JsonLine line;
+  line.add("event", "end").add("outcome", outcome).add("step", nothing).add("flops", nothing).add("loss", nothing);
+  line.add("heldout_loss", nothing).add("masked_accuracy", nothing).add("reason", reason).add("checkpoint", "");
+  print(line.str());
+}
 
-int pretrain(PretrainRequest const& request) {
-  SignalWatch signals(true);
+int train(PretrainRequest const& request, SignalWatch& signals) {
   check(request);
   sotto::CorpusOptions limits;
   limits.memory = static_cast<std::size_t>(request.memory_gib * static_cast<double>(1ull << 30));
   const sotto::Corpus corpus = sotto::Corpus::open(request.data, limits);
-  require_writable(request.out);
+  const OutDirectory out(request.out);
   sotto::ThreadPool threads(request.threads);
   if (!request.json) describe_corpus(corpus);
   decode(corpus, threads, request.json, signals.token());
@@ -60,6 +66,22 @@ int pretrain(PretrainRequest const& request) {
     throw Diverged{end.reason + (end.checkpoint.empty() ? std::string()
                                                         : "; the last good checkpoint is " + end.checkpoint.string())};
   return exit_code(end.outcome);
+}
+
+}  // namespace
+
+int pretrain(PretrainRequest const& request) {
+  SignalWatch signals(true);
+  if (!request.json) return train(request, signals);
+  try {
+    return train(request, signals);
+  } catch (StoppedEarly const&) {
+    print_failure("stopped", "stopped before training began");
+    throw;
+  } catch (sotto::Error const& error) {
+    print_failure("failed", error.what());
+    throw;
+  }
 }
 
 }  // namespace program

@@ -1,6 +1,11 @@
 #include "run.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
@@ -40,26 +45,32 @@ void describe_model(ModelFacts const& model) {
              format_duration(model.batch_rows * .02).c_str()));
 }
 
-void describe_budget(sotto::Budget const& budget, ModelFacts const& model) {
+std::string budget_text(sotto::Budget const& budget) {
   const double amount = budget.amount();
   switch (budget.kind()) {
     case sotto::Budget::Kind::flops:
-      print(text("budget   %s: about %s of audio", sotto::format_flops(amount).c_str(),
-                 format_duration(amount / model.flops_per_second).c_str()));
-      break;
+      return sotto::format_flops(amount);
     case sotto::Budget::Kind::updates:
-      print(text("budget   %.0f updates: about %s, %s of audio", amount,
-                 sotto::format_flops(amount * model.batch_rows * .02 * model.flops_per_second).c_str(),
-                 format_duration(amount * model.batch_rows * .02).c_str()));
-      break;
+      return text("%.0f updates", amount);
     case sotto::Budget::Kind::audio:
-      print(text("budget   %s of audio: about %s", format_duration(amount).c_str(),
-                 sotto::format_flops(amount * model.flops_per_second).c_str()));
-      break;
+      return format_duration(amount) + " of audio";
     case sotto::Budget::Kind::wall:
-      print(text("budget   %s of wall clock", format_duration(amount).c_str()));
-      break;
+      return format_duration(amount) + " of wall clock";
   }
+  return {};
+}
+
+/// What the whole run will be, if all its steps are like the next.
+std::string price_text(sotto::Budget const& budget, RunStart const& start) {
+  const double step = static_cast<double>(start.next_step.count), labels = static_cast<double>(start.labels.count);
+  double steps = budget.amount();
+  if (budget.kind() == sotto::Budget::Kind::audio)
+    steps = budget.amount() / start.next_step_seconds;
+  else if (budget.kind() != sotto::Budget::Kind::updates)
+    steps = (static_cast<double>(start.budget.count) - labels) / step;
+  return text("labels %s, a step %s: in all about %.0f steps, %s, %s of audio", sotto::format_flops(labels).c_str(),
+              sotto::format_flops(step).c_str(), steps, sotto::format_flops(labels + steps * step).c_str(),
+              format_duration(steps * start.next_step_seconds).c_str());
 }
 
 char const* phase_name(sotto::Preparation::Phase phase) {
@@ -159,16 +170,20 @@ void decode(sotto::Corpus const& corpus, sotto::Executor& executor, bool quiet, 
   check_output();
 }
 
-void require_writable(std::filesystem::path const& directory) {
+OutDirectory::OutDirectory(std::filesystem::path const& directory) {
   std::error_code error;
-  // What a killed run was writing is of no use.
-  for (auto const& entry : std::filesystem::directory_iterator(directory, error))
-    if (entry.path().filename().string().starts_with(std::string(sotto::Checkpoint::file_name) + ".tmp"))
-      std::filesystem::remove(entry.path(), error);
   std::filesystem::create_directories(directory, error);
   if (error)
     throw Error(ErrorCode::file, "this directory cannot be made (" + error.message() + "); choose another --out",
                 directory);
+  descriptor_ = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    throw Error(ErrorCode::file,
+                "another run is writing into this directory; wait for its end, or choose another --out", directory);
+  // What a killed run was writing is of no use.
+  for (auto const& entry : std::filesystem::directory_iterator(directory, error))
+    if (entry.path().filename().string().starts_with(std::string(sotto::Checkpoint::file_name) + ".tmp"))
+      std::filesystem::remove(entry.path(), error);
   const auto trial = directory / ".sotto-write-test";
   const bool written = std::ofstream(trial).put('\n').flush().good();
   std::filesystem::remove(trial, error);
@@ -178,6 +193,9 @@ void require_writable(std::filesystem::path const& directory) {
                 "permissions",
                 directory);
 }
+OutDirectory::~OutDirectory() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
 
 RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::Executor& executor,
            SignalWatch& signals) {
@@ -185,7 +203,7 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
   const ModelFacts model = facts_of(request, executor.concurrency());
   if (!request.json) {
     describe_model(model);
-    describe_budget(budget, model);
+    print("budget   " + budget_text(budget));
   }
   sotto::progress::Terminal terminal(stdout);
   JsonProgress json;
@@ -214,10 +232,12 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
                 .str());
       return;
     }
-    print(text("held out %zu utterances, of which %s are evaluated; %zu to train on", start.held_out,
-               format_duration(start.held_out_seconds).c_str(), start.train));
-    print(text("price    labels %s, a step %s", sotto::format_flops(static_cast<double>(start.labels.count)).c_str(),
-               sotto::format_flops(static_cast<double>(start.next_step.count)).c_str()));
+    if (start.held_out == 0)
+      print(text("held out nothing: no held-out loss will be shown; %zu utterances to train on", start.train));
+    else
+      print(text("held out %zu utterances, of which %s are evaluated; %zu to train on", start.held_out,
+                 format_duration(start.held_out_seconds).c_str(), start.train));
+    print("price    " + price_text(budget, start));
     if (start.step > 0) print(text("resumed  at step %llu", static_cast<unsigned long long>(start.step)));
   };
   std::optional<sotto::Step> last;

@@ -18,9 +18,18 @@ namespace program {
 void describe_corpus(sotto::Corpus const& corpus);
 /// Decodes what fits in memory, showing how far it is. Throws StoppedEarly if the token asks for it.
 void decode(sotto::Corpus const& corpus, sotto::Executor& executor, bool quiet, std::stop_token stop);
-/// Makes the directory, clears it of what a killed run left half-written, and tries to write into it. Throws
+/// The directory of a run: made, this run's alone, cleared of what a killed one left half-written, and tried. Throws
 /// Error(file).
-void require_writable(std::filesystem::path const& directory);
+class OutDirectory {
+ public:
+  explicit OutDirectory(std::filesystem::path const& directory);
+  ~OutDirectory();
+  OutDirectory(OutDirectory const&) = delete;
+  OutDirectory& operator=(OutDirectory const&) = delete;
+
+ private:
+  int descriptor_ = -1;  // locked while it is open
+};
 
 /// Prints the model and the budget, trains, shows progress, prints how it ended.
 RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::Executor& executor,

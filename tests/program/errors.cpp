@@ -150,7 +150,7 @@ TEST_CASE("checkpoints are neither overwritten nor made up, and one of another m
 
   run = finish(pretrain(out, "3updates", {"--resume", "--learning-rate", "0.5"}));
   CHECK(run.code == 4);
-  check_sentence(run, "optimizer.learning_rate was");
+  check_sentence(run, "--learning-rate was");
 
   fs::create_directories(place.path / "damaged");
   std::ofstream(place.path / "damaged" / "checkpoint.safetensors") << before.substr(0, before.size() / 2);
@@ -165,8 +165,77 @@ TEST_CASE("a run that diverges says so, with a code of its own") {
   const auto run = finish(
       pretrain(place.path / "run", "200updates", {"--learning-rate", "1e6", "--warmup", "0", "--clip", "0", "--json"}));
   CHECK(run.code == 5);
-  check_sentence(run, "learning_rate");
+  check_sentence(run, "--learning-rate");
   const auto last = Json::parse(last_line(run.out));
   REQUIRE(last);
   CHECK(last->at("outcome") == "\"diverged\"");
+}
+
+TEST_CASE("numbers that cannot be are refused by the name of their option") {
+  const Workplace place;
+  for (auto const& [option, value] : {std::pair("--dropout", "nan"),
+                                      {"--warmup", "-1"},
+                                      {"--clip", "nan"},
+                                      {"--weight-decay", "-1000"},
+                                      {"--held-out-every", "1e-300"},
+                                      {"--held-out-speakers", "nan"},
+                                      {"--mask-length", "2147483647"},
+                                      {"--mask-probability", "1e9"},
+                                      {"--seed", "-1"},
+                                      {"--seed", "18446744073709551616"},
+                                      {"--learning-rate", "inf"}}) {
+    const auto run = finish(pretrain(place.path / "run", "3updates", {option, value}));
+    CAPTURE(option);
+    CHECK(run.code == 2);
+    check_sentence(run, option);
+  }
+  CHECK_FALSE(fs::exists(place.path / "run" / "checkpoint.safetensors"));
+}
+
+TEST_CASE("a command that does not exist is named") {
+  check_sentence(finish({"train"}), "there is no command 'train'");
+}
+
+TEST_CASE("with --json the last line has an outcome, whatever happened") {
+  const Workplace place;
+  const auto run = finish(pretrain(place.path / "run", "1000flop", {"--json"}));
+  CHECK(run.code == 2);
+  const auto last = Json::parse(last_line(run.out));
+  REQUIRE(last);
+  CHECK(last->at("outcome") == "\"failed\"");
+  CHECK(last->at("step") == "null");
+}
+
+TEST_CASE("a directory belongs to one run at a time, and a refused second one takes nothing from the first") {
+  const Workplace place;
+  Running first(pretrain(place.path / "run", "2000updates"));
+  REQUIRE(first.says("step"));
+  const auto second = finish(pretrain(place.path / "run", "3updates"));
+  CHECK(second.code == 4);
+  check_sentence(second, "another run is writing into this directory");
+}
+
+TEST_CASE("where nobody can be held out, no held-out loss is printed") {
+  const Workplace place;
+  const sotto::SyntheticSpeech speech({.speakers = 1, .utterances = 1});
+  std::vector<float> samples;
+  for (std::size_t i = 0; samples.size() < 100000; ++i) {
+    std::vector<float> part(static_cast<std::size_t>(speech.samples(0)));
+    speech.read(0, 0, part);
+    samples.insert(samples.end(), part.begin(), part.end());
+  }
+  fs::create_directories(place.path / "one");
+  write_wav(place.path / "one" / "a.wav", samples);
+  for (const bool json : {true, false}) {
+    auto arguments = pretrain(place.path / (json ? "a" : "b"), "3updates", {"--batch-rows", "800"});
+    *std::find(arguments.begin(), arguments.end(), corpus().string()) = (place.path / "one").string();
+    if (json) arguments.push_back("--json");
+    const auto run = finish(arguments);
+    CAPTURE(run.err);
+    REQUIRE(run.code == 0);
+    if (json)
+      CHECK(Json::parse(last_line(run.out))->at("heldout_loss") == "null");
+    else
+      CHECK(run.out.find("held out nothing") != std::string::npos);
+  }
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <limits>
 #include <string>
@@ -177,14 +178,19 @@ TEST_CASE("collapse is reported while it happens") {
     labels.say = [](std::uint32_t) { return BatchMeasures{1, .9, 1, 1.2}; };
     CHECK(warning(labels, 1).find("labels have collapsed") != std::string::npos);
   }
-  for (const int steps : {1, 5}) {
+  for (const int steps : {1, 9, 12}) {
     Scripted codes;
     codes.say = [](std::uint32_t) { return BatchMeasures{1, .1, 1.1, 60}; };
     const std::string said = warning(codes, steps);
-    if (steps == 1)
+    if (steps < 10)
       CHECK(said == "");  // everything is one code at first
     else
-      CHECK(said.find("collapsed to one code") != std::string::npos);
+      CHECK(said.find("collapsed to one code") != std::string::npos);  // but not for half of the budget
+  }
+  for (const int steps : {5, 7}) {
+    Scripted codes;
+    codes.say = [](std::uint32_t step) { return BatchMeasures{1, .1, step < 5 ? 30. : 1.1, 60}; };
+    CHECK((warning(codes, steps) != "") == (steps == 7));  // from many to one, three steps long
   }
   {
     Scripted constant;
@@ -197,6 +203,80 @@ TEST_CASE("collapse is reported while it happens") {
     unlabelled.say = [](std::uint32_t) { return BatchMeasures{1, 0, 0, 0}; };
     CHECK(warning(unlabelled, 10) == "");
   }
+}
+
+TEST_CASE("where nothing is held out, no held-out loss is invented") {
+  Scripted learner;
+  auto o = options(updates(10));
+  o.held_out.speakers = 0;
+  Training training(learner, utterances(), o);
+  CHECK_FALSE(training.has_held_out());
+  while (const auto step = training.step()) CHECK_FALSE(step->held_out.has_value());
+  CHECK(learner.evaluations == 0);
+  CHECK(training.history().held_out().empty());
+}
+
+TEST_CASE("a save that fails is a warning, the run goes on, and the next save is tried") {
+  const auto folder = std::filesystem::temp_directory_path() / "sotto-training-unwritable";
+  std::filesystem::remove_all(folder);
+  Scripted learner;
+  auto o = options(updates(4));
+  o.checkpoint.directory = folder;
+  o.checkpoint.every = std::chrono::seconds(0);
+  Training training(learner, utterances(), o);
+  std::filesystem::remove_all(folder);
+  std::ofstream(folder) << "in the way";
+  const auto failed = training.step();
+  REQUIRE(failed);
+  CHECK(std::string(failed->warning).find("could not be written") != std::string::npos);
+  std::filesystem::remove(folder);
+  CHECK(training.run() == Outcome::budget_spent);
+  CHECK(std::filesystem::exists(training.checkpoint()));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("numbers that a checkpoint should not have are refused with its path") {
+  const auto folder = std::filesystem::temp_directory_path() / "sotto-training-damaged";
+  const auto damaged = [&](char const* name, char const* value, std::vector<double> const& history) {
+    std::filesystem::remove_all(folder);
+    auto o = options(updates(6));
+    o.checkpoint.directory = folder;
+    {
+      Scripted learner;
+      Training training(learner, utterances(), o);
+      training.step();
+      training.save();
+    }
+    const Safetensors file = Safetensors::open(folder / Checkpoint::file_name);
+    SafetensorsWriter writer;
+    for (auto const& [key, text] : file.metadata()) writer.set_metadata(key, key == name ? value : text);
+    for (auto const& tensor : file.tensors())
+      if (tensor.name == "history.steps" && !history.empty())
+        writer.add(tensor.name, {static_cast<std::int64_t>(history.size())}, std::span<double const>(history));
+      else
+        writer.add(tensor.name, tensor.dtype, tensor.shape, tensor.bytes);
+    writer.write(folder / "damaged");
+    std::filesystem::rename(folder / "damaged", folder / Checkpoint::file_name);
+    o.checkpoint.resume = true;
+    Scripted learner;
+    learner.rates.assign(1, 0);
+    Training(learner, utterances(), o).run();
+  };
+  damaged("", "", {});  // as it was: goes on
+  for (auto const& [name, value] :
+       {std::pair("run.steps", "x"), std::pair("run.flops", ""), std::pair("run.position", "7 "),
+        std::pair("run.lowest_loss", "1e"), std::pair("options.seed", "2")}) {
+    std::string said;
+    try {
+      damaged(name, value, {});
+    } catch (Error const& error) {
+      CHECK(error.code() == ErrorCode::checkpoint);
+      said = error.what();
+    }
+    CHECK(said.find("sotto-training-damaged") != std::string::npos);
+  }
+  CHECK_THROWS_WITH_AS(damaged("", "", {1, 2, 3, 4, 5}), doctest::Contains("history"), Error);
+  std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("a wall-clock budget becomes FLOPs, and the clock is a hard stop") {
@@ -259,10 +339,31 @@ TEST_CASE("options that cannot be are refused, each with its name") {
   refused([](auto& o) { o.encoder.layer_drop = -1; }, "encoder.layer_drop");
   refused([](auto& o) { o.optimizer.learning_rate = 0; }, "learning_rate");
   refused([](auto& o) { o.held_out.speakers = 1; }, "held_out.speakers");
+  refused([](auto& o) { o.slots = -1; }, "slots");
+  refused([](auto& o) { o.held_out.every = 1e-300; }, "held_out.every");
+  refused([](auto& o) { o.held_out.every = std::nan(""); }, "held_out.every");
+  refused([](auto& o) { o.held_out.rows = 0; }, "held_out.rows");
+  refused([](auto& o) { o.optimizer.warmup = 1.5; }, "optimizer.warmup");
+  refused([](auto& o) { o.optimizer.weight_decay = -1; }, "optimizer.weight_decay");
+  refused([](auto& o) { o.optimizer.clip = std::nan(""); }, "optimizer.clip");
+  refused([](auto& o) { o.optimizer.beta2 = 1; }, "optimizer.beta2");
   refused([](auto& o) { o.checkpoint.resume = true; }, "checkpoint.directory");
   Scripted learner;
   CHECK_THROWS_WITH_AS(Training(learner, utterances(0), options(updates(3))), doctest::Contains("no utterances"),
                        Error);
+}
+
+TEST_CASE("a source that says what cannot be is told so") {
+  const auto lying = [](std::int64_t length, float sample) {
+    return AnySource(source(
+        40, [=](std::size_t i) { return i == 5 ? length : 16000; },
+        [=](std::size_t, std::int64_t, std::span<float> out) { std::fill(out.begin(), out.end(), sample); }));
+  };
+  std::vector<float> out(10);
+  CHECK_THROWS_WITH_AS(static_cast<void>(lying(-5, 0).samples(5)), doctest::Contains("utterance 5 has -5"), Error);
+  CHECK_THROWS_WITH_AS(lying(16000, std::nanf("")).read(3, 0, out), doctest::Contains("not finite"), Error);
+  CHECK_THROWS_WITH_AS(lying(16000, 32768).read(3, 0, out), doctest::Contains("[-1, 1]"), Error);
+  lying(16000, -1.5f).read(3, 0, out);
 }
 
 TEST_CASE("what a source throws reaches the one who steps") {

@@ -101,6 +101,7 @@ inline std::vector<Utterance> parse_fairseq_manifest(std::string_view text, std:
     Utterance u;
     u.path = folder / std::filesystem::path(fields[0]);
     u.id = fields[0];
+    if (u.split == "dev" || u.split == "valid" || u.split == "validation") u.split = "val";
     u.samples = read_count(fields[1], "samples", manifest, line);
     u.line = line;
     u.whole = true;
@@ -159,6 +160,7 @@ inline std::vector<Utterance> parse_table_manifest(std::string_view text, std::s
     u.path = manifest.parent_path() / std::filesystem::path(field(path));
     for (auto const& column : columns)
       if (column.index >= 0) u.*column.text = field(column.index);
+    if (u.split == "dev" || u.split == "valid" || u.split == "validation") u.split = "val";
     u.samples = read_count(field(samples), "samples", manifest, line);
     if (start >= 0 && !field(start).empty()) u.start = read_count(field(start), "start", manifest, line);
     if (u.id.empty()) u.id = field(path);

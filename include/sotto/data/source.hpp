@@ -1,6 +1,7 @@
 // What a corpus must offer, so that a program can train on speech that lives anywhere.
 #pragma once
 
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include <sotto/config.hpp>
+#include <sotto/core/error.hpp>
 
 namespace sotto::inline SOTTO_ABI {
 
@@ -136,8 +138,21 @@ class AnySource {
   }
 
   std::size_t size() const { return source_->size(); }
-  std::int64_t samples(std::size_t i) const { return source_->samples(i); }
-  void read(std::size_t i, std::int64_t first, std::span<float> out) const { source_->read(i, first, out); }
+  /// Error(data) if the source says less than 0.
+  std::int64_t samples(std::size_t i) const {
+    const std::int64_t n = source_->samples(i);
+    if (n < 0) throw_error(ErrorCode::data, {"the source says that utterance ", i, " has ", n, " samples"});
+    return n;
+  }
+  /// Error(data) if some sample is not a number, or far from [-1, 1].
+  void read(std::size_t i, std::int64_t first, std::span<float> out) const {
+    source_->read(i, first, out);
+    unsigned wrong = 0;  // a NaN is not less either
+    for (const float x : out) wrong |= std::abs(x) <= loudest ? 0u : 1u;
+    if (wrong != 0)
+      throw_error(ErrorCode::data, {"utterance ", i, " (", name(i), ") has samples that are not finite, or beyond ",
+                                    static_cast<double>(loudest), "; give samples in [-1, 1]"});
+  }
   std::string_view speaker(std::size_t i) const { return source_->speaker(i); }
   std::string_view split(std::size_t i) const { return source_->split(i); }
   std::string_view label(std::size_t i) const { return source_->label(i); }
@@ -145,6 +160,8 @@ class AnySource {
   std::uint64_t fingerprint() const { return source_->fingerprint(); }
 
  private:
+  static constexpr float loudest = 1e3f;  // a float file may exceed 1 a little; 32768 is another unit
+
   struct Interface {
     virtual ~Interface() = default;
     virtual std::size_t size() const = 0;

@@ -163,9 +163,10 @@ class KmeansFit {
       if (std::none_of(found.begin(), found.end(), same)) found.push_back(i);
     }
     if (static_cast<int>(found.size()) < options_.clusters)
-      throw_error(ErrorCode::data,
-                  {options_.clusters, " clusters need as many distinct frames, but the ", frames_.rows,
-                   " frames given hold ", found.size(), "; give more speech or ask for fewer clusters"});
+      throw_error(
+          ErrorCode::data,
+          {options_.clusters, " clusters need as many distinct frames, but the ", frames_.rows, " frames given hold ",
+           found.size(), "; give more speech (silence is one frame over and over) or ask for fewer clusters"});
     return found;
   }
 

@@ -1,6 +1,8 @@
 // A run on disk: one safetensors file, written whole or not at all.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -90,9 +92,30 @@ class Checkpoint {
     return true;
   }
 
-  /// All parameters of the table, into a flat buffer.
+  /// Error(file) if a save of so many bytes, beside the one that it replaces, does not fit on the disk. Makes the
+  /// directory if needed.
+  SOTTO_COLD static void expect_room(std::filesystem::path const& directory, std::size_t bytes) {
+    make(directory);
+    std::error_code error;
+    const auto room = std::filesystem::space(directory, error).available;
+    const std::size_t needed = (std::filesystem::exists(directory / file_name, error) ? 1 : 2) * bytes;
+    if (!error && room < needed)
+      throw_error(ErrorCode::file,
+                  {"checkpoints need ", (needed >> 20) + 1, " MiB of disk and ", room >> 20,
+                   " MiB are free; free some space, or choose another directory"},
+                  directory);
+  }
+
+  /// All parameters of the table, into a flat buffer. Error(checkpoint) if some number is not finite.
   void read(std::span<ParameterEntry const> table, float* values) const {
-    for (auto const& entry : table) read(entry.name(), {values + entry.offset, entry.size});
+    for (auto const& entry : table) {
+      const std::span<float> numbers(values + entry.offset, entry.size);
+      read(entry.name(), numbers);
+      if (!std::all_of(numbers.begin(), numbers.end(), [](float x) { return std::isfinite(x); }))
+        throw_error(ErrorCode::checkpoint,
+                    {"tensor '", entry.name(), "' holds numbers that are not finite; use an earlier checkpoint"},
+                    path_);
+    }
   }
   /// One tensor, of as many numbers.
   SOTTO_COLD void read(std::string const& name, std::span<float> to) const {
@@ -126,9 +149,7 @@ class Checkpoint {
     }
     /// Replaces the checkpoint in the directory, atomically; makes the directory if needed.
     std::filesystem::path write(std::filesystem::path const& directory) {
-      std::error_code error;
-      std::filesystem::create_directories(directory, error);
-      if (error) throw_error(ErrorCode::file, {"cannot make this directory: ", error.message()}, directory);
+      make(directory);
       file_.set_metadata("format", format);
       const auto path = directory / file_name;
       file_.write(path);
@@ -140,6 +161,11 @@ class Checkpoint {
   };
 
  private:
+  SOTTO_COLD static void make(std::filesystem::path const& directory) {
+    std::error_code error;
+    std::filesystem::create_directories(directory, error);
+    if (error) throw_error(ErrorCode::file, {"cannot make this directory: ", error.message()}, directory);
+  }
   explicit Checkpoint(Safetensors file) : file_(std::move(file)) {}
   Safetensors file_;
   std::filesystem::path path_;

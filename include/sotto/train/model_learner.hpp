@@ -28,8 +28,12 @@ template <class Model, class B> class ModelLearner final : public Learner {
   SOTTO_COLD explicit ModelLearner(PretrainerOptions<Model> const& options)
       : objective_(options.objective), augmentation_(options.augmentation), encoder_(options.encoder),
         seed_(options.seed) {
-    if (objective_.mask.length < 1 || !(objective_.mask.probability > 0))
-      throw_error(ErrorCode::usage, {"objective.mask needs a positive probability and a length of at least 1 frame"});
+    if (objective_.mask.length < 1 || objective_.mask.length > 10000)
+      throw_error(ErrorCode::usage,
+                  {"objective.mask.length is ", objective_.mask.length, " and must be from 1 to 10000"});
+    if (!(objective_.mask.probability >= 1e-4f && objective_.mask.probability <= 1))
+      throw_error(ErrorCode::usage, {"objective.mask.probability is ", static_cast<double>(objective_.mask.probability),
+                                     " and must be from 0.0001 to 1"});
   }
   Engine<Model, B>& engine() { return *engine_; }
 

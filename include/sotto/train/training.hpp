@@ -53,6 +53,8 @@ class Training {
                      options_.seed);
     for (Crop const& c : division_.evaluated) longest = std::max(longest, c.frames);
     learner_.build(source_, options_, std::max(options_.batch.rows, options_.held_out.rows), longest);
+    if (!options_.checkpoint.directory.empty())
+      Checkpoint::expect_room(options_.checkpoint.directory, 3 * learner_.values().size_bytes());
     if (checkpoint)
       restore(*checkpoint);
     else
@@ -97,7 +99,15 @@ class Training {
     if (has_held_out() && options_.held_out.every > 0 && step.fraction >= next_evaluation_) step.held_out = evaluate();
     step.warning = warning_of(step);
     history_.add(step);
-    if (!options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every) save();
+    if (!options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every) {
+      try {
+        save();
+      } catch (Error const& error) {  // what is in memory is worth more: go on, and try again
+        saved_ = Clock::now();
+        save_failure_ = joined({"the checkpoint could not be written, and will be tried again: ", error.what()});
+        step.warning = save_failure_;
+      }
+    }
     if (options_.on_step) options_.on_step(step);
     return step;
   }
@@ -126,8 +136,9 @@ class Training {
   Division const& division() const { return division_; }
   /// The file of the last save; empty before it.
   std::filesystem::path const& checkpoint() const { return checkpoint_path_; }
-  /// What the next step costs, exactly.
+  /// What the next step costs, exactly, and the audio that it sees.
   Flops next_step_cost() { return learner_.cost(prefetch_->front()); }
+  double next_step_audio_seconds() { return prefetch_->front().audio_seconds; }
 
   /// Loss on the held-out speech now.
   SOTTO_COLD HeldOut evaluate() {
@@ -166,22 +177,32 @@ class Training {
  private:
   using Clock = std::chrono::steady_clock;
 
-  SOTTO_COLD void check() {
-    const auto refuse = [](char const* sentence) { throw_error(ErrorCode::usage, {sentence}); };
+  SOTTO_COLD void check() const {
+    const auto within = [](char const* name, double value, double least, double most) {
+      if (!(value >= least && value <= most))  // a NaN is nowhere
+        throw_error(ErrorCode::usage, {name, " is ", value, " and must be from ", least, " to ", most});
+    };
     if (!(options_.budget.amount() > 0))
-      refuse("there is no budget: set options.budget, for example to 1e13_flop or updates(200)");
-    if (options_.slots < 0) refuse("slots must be at least 1, or 0 for as many as threads");
-    if (options_.batch.lane_rows < 1) refuse("batch.lane_rows must be at least 1");
-    if (options_.encoder.dropout < 0 || options_.encoder.dropout >= 1) refuse("encoder.dropout must be in [0, 1)");
-    if (options_.encoder.layer_drop < 0 || options_.encoder.layer_drop >= 1)
-      refuse("encoder.layer_drop must be in [0, 1)");
-    if (!(options_.optimizer.learning_rate > 0)) refuse("optimizer.learning_rate must be positive");
-    if (options_.held_out.speakers < 0 || options_.held_out.speakers >= 1)
-      refuse("held_out.speakers must be in [0, 1)");
-    if (options_.held_out.every != 0 && !(options_.held_out.every >= 1e-4 && options_.held_out.every <= 1))
-      refuse("held_out.every must be 0, for never, or in [1e-4, 1]");
+      throw_error(ErrorCode::usage,
+                  {"there is no budget: set options.budget, for example to 1e13_flop or updates(200)"});
+    within("slots", options_.slots, 0, 1 << 20);
+    within("batch.rows", options_.batch.rows, 1, 1 << 28);
+    within("batch.lane_rows", options_.batch.lane_rows, 1, 1 << 28);
+    within("encoder.dropout", static_cast<double>(options_.encoder.dropout), 0, .99);
+    within("encoder.layer_drop", static_cast<double>(options_.encoder.layer_drop), 0, .99);
+    within("optimizer.learning_rate", options_.optimizer.learning_rate, 1e-30, 1e30);
+    within("optimizer.beta1", options_.optimizer.beta1, 0, 1 - 1e-9);
+    within("optimizer.beta2", options_.optimizer.beta2, 0, 1 - 1e-9);
+    within("optimizer.epsilon", options_.optimizer.epsilon, 1e-30, 1);
+    within("optimizer.weight_decay", options_.optimizer.weight_decay, 0, 1e3);
+    within("optimizer.clip", options_.optimizer.clip, 0, 1e30);
+    within("optimizer.warmup", options_.optimizer.warmup, 0, 1);
+    within("held_out.speakers", options_.held_out.speakers, 0, .99);
+    within("held_out.rows", options_.held_out.rows, 1, 1 << 28);
+    if (options_.held_out.every != 0)
+      within("held_out.every, where it is not 0 for never,", options_.held_out.every, 1e-4, 1);
     if (options_.checkpoint.resume && options_.checkpoint.directory.empty())
-      refuse("checkpoint.resume needs checkpoint.directory: where the run was saved");
+      throw_error(ErrorCode::usage, {"checkpoint.resume needs checkpoint.directory: where the run was saved"});
     if (source_.size() == 0) throw_error(ErrorCode::data, {"the source has no utterances; add speech to it"});
   }
 
@@ -200,7 +221,8 @@ class Training {
       throw_error(ErrorCode::checkpoint,
                   {"the run was begun on other data; resume it with the same files, or begin another directory"},
                   checkpoint.path());
-    if (options_.slots == 0) detail::OptionText::reading(checkpoint.section("options."))("slots", options_.slots);
+    if (options_.slots == 0)
+      detail::OptionText::reading(checkpoint.section("options."), checkpoint.path())("slots", options_.slots);
     const Texts given = option_texts(), stored = checkpoint.section("options.");
     std::string differences;
     for (auto const& [name, value] : given) {
@@ -233,7 +255,7 @@ class Training {
     checkpoint.read("optimizer.first", learner_.first_moments());
     checkpoint.read("optimizer.second", learner_.second_moments());
     const Texts texts = checkpoint.section("run.");
-    auto run = detail::OptionText::reading(texts);
+    auto run = detail::OptionText::reading(texts, checkpoint.path());
     visit_state(run);
     history_.restore(checkpoint.doubles("history.steps"), checkpoint.doubles("history.held_out"));
     checkpoint_path_ = checkpoint.path();
@@ -331,10 +353,13 @@ class Training {
       timed_from_fraction_ = step.fraction;
     }
   }
-  SOTTO_COLD std::string_view warning_of(Step const& step) const {
+  SOTTO_COLD std::string_view warning_of(Step const& step) {
     if (learner_.classes() > 0) {
       if (step.target_perplexity < 2) return "the labels have collapsed: nearly all frames have one cluster";
-      if (step.fraction > .1 && step.code_perplexity < 2 && step.target_perplexity > 4)
+      // At first every frame gets the most frequent code: that is no collapse before half of the budget is spent.
+      widest_ = std::max(widest_, step.code_perplexity);
+      narrow_steps_ = step.code_perplexity < 2 && step.target_perplexity > 4 ? narrow_steps_ + 1 : 0;
+      if (narrow_steps_ >= 3 && (widest_ > 4 || step.fraction > .5))
         return "the predictions have collapsed to one code: lower the learning rate";
     }
     if (step.held_out && step.held_out->spread < 1e-3)
@@ -360,8 +385,10 @@ class Training {
   Clock::time_point timed_from_ = began_;  // what the estimate of the time left is made of
   double timed_from_fraction_ = 0;
   bool first_step_done_ = false;
+  double widest_ = 0;  // perplexity of the codes so far
+  int narrow_steps_ = 0;
   std::optional<Outcome> outcome_;
-  std::string reason_;
+  std::string reason_, save_failure_;
   std::filesystem::path checkpoint_path_;
   std::optional<Prefetch> prefetch_;  // last: it uses the others
 };

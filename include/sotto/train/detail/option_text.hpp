@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -19,8 +20,11 @@ namespace sotto::detail::inline SOTTO_ABI {
 /// Writes numbers to and reads them from named texts.
 class OptionText {
  public:
-  static OptionText writing(Texts& to) { return OptionText(&to, nullptr); }
-  static OptionText reading(Texts const& from) { return OptionText(nullptr, &from); }
+  static OptionText writing(Texts& to) { return OptionText(&to, nullptr, {}); }
+  /// path: of the file that they were read from.
+  static OptionText reading(Texts const& from, std::filesystem::path path) {
+    return OptionText(nullptr, &from, std::move(path));
+  }
   /// What comes before the names from now on.
   void under(std::string prefix) { prefix_ = std::move(prefix); }
 
@@ -48,7 +52,7 @@ class OptionText {
   }
 
  private:
-  OptionText(Texts* to, Texts const* from) : to_(to), from_(from) {}
+  OptionText(Texts* to, Texts const* from, std::filesystem::path path) : to_(to), from_(from), path_(std::move(path)) {}
 
   SOTTO_COLD void budget(std::string_view name, Budget& value) {
     if (to_ != nullptr)
@@ -71,19 +75,21 @@ class OptionText {
     const auto result = std::from_chars(text.data(), end, value);
     if (result.ec != std::errc{} || result.ptr != end)
       throw_error(ErrorCode::checkpoint,
-                  {"the checkpoint says '", text, "' for '", prefix_, name, "', which is no number: it is damaged"});
+                  {"the checkpoint says '", text, "' for '", prefix_, name, "', which is no number: it is damaged"},
+                  path_);
   }
   void write(std::string_view name, std::string_view text) { to_->set(joined({prefix_, name}), text); }
   SOTTO_COLD std::string const& read(std::string_view name) const {
     std::string const* const text = from_->find(joined({prefix_, name}));
     if (text == nullptr)
       throw_error(ErrorCode::checkpoint,
-                  {"the checkpoint does not say '", prefix_, name, "': it is from another version"});
+                  {"the checkpoint does not say '", prefix_, name, "': it is from another version"}, path_);
     return *text;
   }
 
   Texts* to_;
   Texts const* from_;
+  std::filesystem::path path_;
   std::string prefix_;
 };
 
