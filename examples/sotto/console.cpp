@@ -169,8 +169,12 @@ int guarded(int (*command)(void const*), void const* request) noexcept {
     complain((error.path1().string() + ": " + error.code().message()).c_str());
     return data_or_file_error;
   } catch (std::system_error const& error) {
+    if (error.code() == std::errc::resource_unavailable_try_again) {
+      complain("this machine cannot start so many threads; ask for fewer with --threads");
+      return no_device;
+    }
     complain(error.what());
-    return error.code() == std::errc::resource_unavailable_try_again ? no_device : internal_error;
+    return internal_error;
   } catch (std::exception const& error) {
     complain((std::string("internal error: ") + error.what()).c_str());
   } catch (...) {

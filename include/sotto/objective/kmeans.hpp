@@ -41,7 +41,7 @@ struct KmeansProgress {
   double part;            ///< of this restart, or of the passes, at most
 
   /// Part of the whole fit, at most: restarts and passes may end early.
-  double done() const { return (restart + part) / (restarts + 1); }
+  double done() const { return std::min(.99, (restart + part) / (restarts + 1)); }
 };
 
 /// Clusters, and what finding them cost.

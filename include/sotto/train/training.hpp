@@ -269,6 +269,7 @@ class Training {
       tell(Preparation::Phase::clusters, 0);
       learner_.fit_targets(source_, division_.train, options_.seed, *options_.executor,
                            [&](double done) { tell(Preparation::Phase::clusters, done); });
+      tell(Preparation::Phase::clusters, 1);
     }
     tell(Preparation::Phase::labels, 0);
     learner_.label(source_, *options_.executor);
@@ -289,7 +290,8 @@ class Training {
       learner_.make(plan.crops, cursor++, Purpose::mask, batch);
     });
   }
-  /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times what labels have left of it.
+  /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times what labels and evaluations
+  /// leave of it.
   SOTTO_COLD void calibrate() {
     tell(Preparation::Phase::calibration, 0);
     Sampler::Plan plan;
@@ -304,8 +306,16 @@ class Training {
       ++n;
     } while (seconds_since(start) < std::min(2., .02 * options_.budget.amount()));
     const double rate = n * static_cast<double>(learner_.cost(batch).count) / seconds_since(start);
+    double evaluations = 0;  // seconds
+    if (has_held_out() && options_.held_out.every > 0) {
+      double spread;
+      const auto first = Clock::now();
+      learner_.measure(held_out_, spread);
+      evaluations = seconds_since(first) * std::ceil(1 / options_.held_out.every);
+    }
     const double left = std::max(0., options_.budget.amount() - seconds());
-    spending_.set_total(spent() + Flops{static_cast<std::uint64_t>(.97 * rate * left)});
+    const double training = std::max(left - evaluations, .1 * left);
+    spending_.set_total(spent() + Flops{static_cast<std::uint64_t>(.97 * rate * training)});
     tell(Preparation::Phase::calibration, 1);
   }
 
