@@ -21,14 +21,17 @@ for count in 1 2 3 4; do
 done
 for compiler in "${@:-g++}"; do
   tune=$("$compiler" --version | grep -q clang || echo -mtune=generic)
+  for _ in 1 2 3; do  # in turns: a machine that slows down slows all of them
+    for unit in standard 0 1 2 3 4; do
+      TIMEFORMAT="$unit %U"
+      { time "$compiler" -std=c++20 -O3 -march=native $tune -I "$root/include" -c "$scratch/$unit.cpp" -o "$scratch/$unit.o"; } 2>&1
+    done
+  done > "$scratch/seconds"
   for unit in standard 0 1 2 3 4; do
-    for _ in 1 2 3; do
-      TIMEFORMAT='%U'
-      { time "$compiler" -std=c++20 -O3 -march=native $tune -I "$root/include" -c "$scratch/$unit.cpp" -o "$scratch/o.o"; } 2>&1
-    done | sort -n | head -1 > "$scratch/seconds"
     what="$unit models"
     [[ $unit == standard ]] && what='the standard headers alone'
-    printf '%s -O3, %s: %s s, %d KiB of code\n' "$compiler" "$what" "$(cat "$scratch/seconds")" \
-      $(($(size "$scratch/o.o" | awk 'NR == 2 { print $1 }') / 1024))
+    printf '%s -O3, %s: %s s, %d KiB of code\n' "$compiler" "$what" \
+      "$(awk -v unit="$unit" '$1 == unit { print $2 }' "$scratch/seconds" | sort -n | head -1)" \
+      $(($(size "$scratch/$unit.o" | awk 'NR == 2 { print $1 }') / 1024))
   done
 done

@@ -77,8 +77,6 @@ class Sampler {
 
   /// Utterances of an epoch.
   std::uint64_t size() const { return utterances_.size(); }
-  /// The epoch that position falls in, from 0.
-  std::uint64_t epoch(std::uint64_t position) const { return position / size(); }
   SamplerOptions const& options() const { return options_; }
 
   /// The batch at `position`: at least one crop, at most options().rows frames. Allocates only

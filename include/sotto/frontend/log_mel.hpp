@@ -99,7 +99,6 @@ template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation
 
   static constexpr int bands = Bands, stack = Stack;
   static constexpr int features = Bands * Stack, hop = Filterbank::hop * Stack;
-  static constexpr bool trained = false;
 
   /// The fewest samples that give so many frames.
   static constexpr std::int64_t samples_for(int frames) {
