@@ -171,9 +171,8 @@ TEST_CASE("what cannot be clustered is refused in a sentence") {
   const auto x = clouds(300, 4, 10, 0);
   KmeansOptions options;
   CHECK_THROWS_WITH_AS(fit_kmeans(view(x, 4), options, 1, pool),
-                       "100 clusters need as many distinct frames, but the 300 frames given hold "
-                       "10; give more speech "
-                       "or ask for fewer clusters",
+                       "100 clusters need as many distinct frames, but the 300 frames given hold 10; give more speech "
+                       "(silence is one frame over and over) or ask for fewer clusters",
                        sotto::Error);
   CHECK_THROWS_AS(fit_kmeans({nullptr, 0, 4, 4}, options, 1, pool), sotto::Error);
   options.clusters = 0;

@@ -144,14 +144,16 @@ class AnySource {
     if (n < 0) throw_error(ErrorCode::data, {"the source says that utterance ", i, " has ", n, " samples"});
     return n;
   }
-  /// Error(data) if some sample is not a number, or far from [-1, 1].
-  void read(std::size_t i, std::int64_t first, std::span<float> out) const {
+  void read(std::size_t i, std::int64_t first, std::span<float> out) const { source_->read(i, first, out); }
+  /// read(), for who must not learn from damage. Error(data) if some sample is not a number, or far from [-1, 1].
+  SOTTO_NOINLINE void read_sound(std::size_t i, std::int64_t first, std::span<float> out) const {
     source_->read(i, first, out);
     unsigned wrong = 0;  // a NaN is not less either
     for (const float x : out) wrong |= std::abs(x) <= loudest ? 0u : 1u;
     if (wrong != 0)
-      throw_error(ErrorCode::data, {"utterance ", i, " (", name(i), ") has samples that are not finite, or beyond ",
-                                    static_cast<double>(loudest), "; give samples in [-1, 1]"});
+      throw_error(ErrorCode::data, {"utterance ", i, name(i).empty() ? "" : " (", name(i), name(i).empty() ? "" : ")",
+                                    " has samples that are not finite, or beyond ", static_cast<double>(loudest),
+                                    "; give samples in [-1, 1]"});
   }
   std::string_view speaker(std::size_t i) const { return source_->speaker(i); }
   std::string_view split(std::size_t i) const { return source_->split(i); }

@@ -124,7 +124,7 @@ class MfccLabels {
       std::vector<float> samples;
       for (std::size_t i = first; i < last; ++i) {
         samples.resize(static_cast<std::size_t>(source.samples(utterances[i])));
-        source.read(utterances[i], 0, samples);
+        source.read_sound(utterances[i], 0, samples);
         f(i, std::span<float const>(samples), mfcc);
       }
     });

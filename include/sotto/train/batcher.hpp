@@ -69,7 +69,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
     lane.utterances.push_back(static_cast<int>(crop.utterance));
     lane.starts.push_back(crop.first_frame);
     samples_.resize(static_cast<std::size_t>(Frontend::samples_for(crop.frames)));
-    source_.read(crop.utterance, crop.first_sample, samples_);
+    source_.read_sound(crop.utterance, crop.first_sample, samples_);
     const auto needed = static_cast<std::size_t>(first + crop.frames) * Frontend::features;
     if (lane.features.size() < needed) lane.features.resize(needed);
     const Matrix<float> features{lane.features.data() + static_cast<std::size_t>(first) * Frontend::features,

@@ -29,7 +29,7 @@ SOTTO_COLD Flops measure_corpus(AnySource const& source, std::span<std::uint32_t
       const std::int64_t length = source.samples(utterances[i]);
       const int frames = Raw::frames(length);
       samples.resize(static_cast<std::size_t>(length));
-      source.read(utterances[i], 0, samples);
+      source.read_sound(utterances[i], 0, samples);
       features.resize(static_cast<std::size_t>(frames) * Raw::features);
       const Matrix<float> out{features.data(), frames, Raw::features, Raw::features};
       extractor.compute(std::span<float const>(samples).first(static_cast<std::size_t>(Raw::samples_for(frames))), out);
