@@ -18,14 +18,14 @@ namespace sotto::inline SOTTO_API {
 struct Flops {
   std::uint64_t count = 0;
 
-  friend constexpr bool operator==(Flops const&, Flops const&) = default;
-  friend constexpr auto operator<=>(Flops const&, Flops const&) = default;
-  friend constexpr Flops operator+(Flops a, Flops b) { return {a.count + b.count}; }
-  friend constexpr Flops operator-(Flops a, Flops b) { return {a.count - b.count}; }
-  friend constexpr Flops operator*(std::uint64_t n, Flops a) { return {n * a.count}; }
-  constexpr Flops& operator+=(Flops b) { return *this = *this + b; }
+  friend SOTTO_ALWAYS_INLINE constexpr bool operator==(Flops const&, Flops const&) = default;
+  friend SOTTO_ALWAYS_INLINE constexpr auto operator<=>(Flops const&, Flops const&) = default;
+  friend SOTTO_ALWAYS_INLINE constexpr Flops operator+(Flops a, Flops b) { return {a.count + b.count}; }
+  friend SOTTO_ALWAYS_INLINE constexpr Flops operator-(Flops a, Flops b) { return {a.count - b.count}; }
+  friend SOTTO_ALWAYS_INLINE constexpr Flops operator*(std::uint64_t n, Flops a) { return {n * a.count}; }
+  SOTTO_ALWAYS_INLINE constexpr Flops& operator+=(Flops b) { return *this = *this + b; }
   /// a / b as a ratio.
-  friend constexpr double operator/(Flops a, Flops b) {
+  friend SOTTO_ALWAYS_INLINE constexpr double operator/(Flops a, Flops b) {
     return static_cast<double>(a.count) / static_cast<double>(b.count);
   }
 };

@@ -50,9 +50,12 @@ class Spending {
   }
   /// Error(usage) where labels have left nothing.
   SOTTO_COLD void expect_something_left() const {
-    if (steps_ == 0 && total_.count > 0 && spent_ >= total_)
-      throw_error(ErrorCode::usage, {"the budget of ", total_.count, " FLOPs is spent by the labels, which cost ",
-                                     label_cost_.count, "; raise it, or lower objective.targets"});
+    if (steps_ > 0 || total_.count == 0 || spent_ < total_) return;
+    if (budget_.kind() == Budget::Kind::wall)
+      throw_error(ErrorCode::usage,
+                  {"the budget of ", budget_.amount(), " s of wall clock was over before the first step; raise it"});
+    throw_error(ErrorCode::usage, {"the budget of ", total_.count, " FLOPs is spent by the labels, which cost ",
+                                   label_cost_.count, "; raise it, or lower objective.targets"});
   }
   /// Whether the budget still pays for a step on the batch. Error(usage) if it does not pay for the first.
   SOTTO_COLD bool pays_for(Flops cost, Batch const& batch) const {
