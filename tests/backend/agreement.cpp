@@ -26,7 +26,7 @@ std::pair<double, std::vector<float>> run(PackedLane const& packed, Noise const&
   Buffer arena(Net::activation_bytes({lane.rows, lane.longest}));
   auto a = Net::resized(arena.begin(), {lane.rows, lane.longest});
   using Sum = typename B::Sum;
-  const BatchScope<Sum> scope{lane.masked_rows, lane.rows, nullptr};
+  const BatchScope<B> scope{lane.masked_rows, lane.rows, nullptr};
   Measures<Sum> measures;
   const Rows<float const, Net::features> x{packed.features.data(), lane.rows};
   const auto g = Net::template carve_parameters<float>(gradients.data());

@@ -44,7 +44,7 @@ struct BalancedReconstruction {
     using Lane = sotto::Lane<typename B::Index>;
     using Features = sotto::Rows<E const, features>;
     using Encoded = sotto::Rows<E const, width>;
-    using Scope = sotto::BatchScope<typename B::Sum>;
+    using Scope = sotto::BatchScope<B>;
     using Gradients = Parameters<Model, sotto::Values<R>>;
     using Output = sotto::Linear<B, features, width>;
     using Observer = sotto::Linear<B, summary, features>;
@@ -96,8 +96,7 @@ struct BalancedReconstruction {
       b.gather(encoded, lane.masked, a.chosen);
       b.gather(x, lane.masked, a.wanted);
       Output::forward(b, a.chosen, w.output, a.predicted);
-      b.template row_loss<SmoothDistance>(a.predicted, a.wanted, 1. / static_cast<double>(scope.masked * features),
-                                          measures.loss);
+      b.template row_loss<SmoothDistance>(a.predicted, a.wanted, 1. / features, scope.masked, measures.loss);
       // each lane pays its rows' part of the batch's penalty
       for (int i = 0; i < summary; ++i) {
         const Sum mean = scope.statistics[i] / Sum(static_cast<double>(scope.rows));
@@ -107,14 +106,14 @@ struct BalancedReconstruction {
     }
     static void backward(B& b, Weights const& w, Gradients const& g, Lane const& lane, Options const& options,
                          Scope const& scope, Features x, Encoded, Activations& a, sotto::Rows<E, width> d) {
-      b.fill(d.flat(), R(0));
+      b.clear(d.flat());
       Output::gradient(b, a.predicted, a.chosen, w.output, g.output.weight, g.output.bias);
       Output::backward(b, a.predicted, w.output, a.d_chosen);
       b.scatter_add(a.d_chosen, lane.masked, d);
       const auto rows = static_cast<double>(scope.rows);
       b.from_sums(scope.statistics, 2 * static_cast<double>(options.balance) / rows / rows, a.d_mean.flat());
       b.fill_rows(a.d_mean.flat(), lane.masked, lane.masked_rows, a.d_summary);
-      b.fill_rows(a.d_mean.flat(), lane.unmasked, lane.rows - lane.masked_rows, a.d_summary);
+      b.fill_rows(a.d_mean.flat(), lane.unmasked, lane.unmasked_rows, a.d_summary);
       Observer::gradient(b, a.d_summary, x, w.observer, g.observer.weight, g.observer.bias);
     }
     /// The output layer three times over masked rows; the observer twice over all: nothing trains below it.

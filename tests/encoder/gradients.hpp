@@ -68,7 +68,7 @@ template <class Model, class T> struct LossOf {
     constexpr int n = Model::Objective::Statistics::size;
     std::vector<T> sums(static_cast<std::size_t>(n) + 1, T(0));
     if constexpr (n > 0) Net::observe(backend, working, lane, x, sums.data());
-    const BatchScope<T> scope{lane.masked_rows, lane.rows, sums.data()};
+    const BatchScope<B> scope{lane.masked_rows, lane.rows, sums.data()};
     auto activations = Net::resized(arena.begin(), {lane.rows, lane.longest});
     Measures<T> measures;
     Net::forward(backend, working, lane, noise, options, scope, x, activations, measures);

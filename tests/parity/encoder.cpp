@@ -120,7 +120,7 @@ template <class B, class NormOrder> void hidden_states_and_gradients(char const*
   const auto g = Table::template carve<T>(gradients.data());
   for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(b, master, weights, part);
   const int offsets[2] = {0, rows}, zero = 0;
-  const Lane<int> lane{offsets, &zero, &zero, 1, rows, rows, nullptr, nullptr, 0, nullptr};
+  const Lane<int> lane{offsets, &zero, &zero, 1, rows, rows, nullptr, nullptr, 0, 0, nullptr};
   const Rows<T const, 32> input{x.data(), rows};
   Net::project(b, weights, lane, Noise::off(), input, a);
   Net::forward(b, weights, lane, Noise::off(), a);
@@ -234,7 +234,7 @@ template <class B> void hubert_loss_and_gradients() {
   auto a = Net::resized(arena.begin(), {98, 49});
   const Lane<int> lane = packed.view();
   const Rows<T const, 32> x{features.data(), 98};
-  const BatchScope<typename B::Sum> scope{lane.masked_rows, lane.rows, nullptr};
+  const BatchScope<B> scope{lane.masked_rows, lane.rows, nullptr};
 
   Pretrained::Objective::Options options;
   options.masked_weight = 0;

@@ -21,7 +21,8 @@ class Scripted : public Learner {
   std::function<BatchMeasures(std::uint32_t step)> say = [](std::uint32_t) { return BatchMeasures{1, .5, 40, 60}; };
   std::function<double(std::uint32_t step)> norm = [](std::uint32_t) { return 2.; };
   double spread = 1, held_out_loss = 1;
-  int n_classes = 100, evaluations = 0;
+  int n_classes = 100, evaluations = 0, ahead = 0;
+  std::size_t most_under_way = 0;
   std::vector<double> rates;
 
   Texts spec_fields() const override {
@@ -56,20 +57,33 @@ class Scripted : public Learner {
     batch.lanes.resize(crops.empty() ? 0 : 1);
   }
   Flops cost(Batch const&) const override { return {1000}; }
-  BatchMeasures accumulate(Batch const& batch) override { return say(step_ = batch.cursor + 1); }
+  void submit(Batch const& batch, OptimizerOptions const&, double rate, std::uint64_t step) override {
+    CHECK(under_way_.size() <= static_cast<std::size_t>(ahead));
+    const std::uint32_t number = batch.cursor + 1;
+    const StepResult result{say(number), norm(number)};
+    under_way_.push_back(result);
+    if (!std::isfinite(result.measures.loss) || !std::isfinite(result.gradient_norm)) return;
+    CHECK(step == rates.size() + 1);
+    rates.push_back(rate);
+  }
+  StepResult collect() override {
+    most_under_way = std::max(most_under_way, under_way_.size());
+    const StepResult result = under_way_.front();
+    under_way_.erase(under_way_.begin());
+    return result;
+  }
+  int steps_ahead() const override { return ahead; }
+  void settle() override { CHECK(under_way_.empty()); }
+  void rehearse(Batch const&) override {}
   BatchMeasures measure(Batch const&, double& spread_of_output) override {
+    CHECK(under_way_.empty());
     ++evaluations;
     spread_of_output = spread;
     return {held_out_loss, .4, 30, 60};
   }
-  double gradient_norm() override { return norm(step_); }
-  void update(OptimizerOptions const&, double rate, double, std::uint64_t step) override {
-    CHECK(step == rates.size() + 1);
-    rates.push_back(rate);
-  }
 
  private:
-  std::uint32_t step_ = 0;
+  std::vector<StepResult> under_way_;
   std::vector<float> numbers_[3] = {{1}, {0}, {0}};
   std::vector<float> state_ = {3};
   ParameterEntry table_[1] = {{{"p", {1}, {}}, 0, 1}};
@@ -146,6 +160,39 @@ TEST_CASE("a loss or a gradient that is no number stops the run before it is app
     CHECK(training.reason().find("learning_rate") != std::string::npos);
     CHECK_FALSE(training.step().has_value());  // and it stays ended
   }
+}
+
+TEST_CASE("a learner that runs ahead gives the same run; nothing is under way when it is measured or saved") {
+  const auto folder = std::filesystem::temp_directory_path() / "sotto-training-ahead";
+  std::vector<std::vector<double>> rates;
+  for (const int ahead : {0, 1}) {
+    std::filesystem::remove_all(folder);
+    Scripted learner;
+    learner.ahead = ahead;
+    auto o = options(updates(10));
+    o.checkpoint = {.directory = folder, .every = std::chrono::seconds(0)};
+    if (ahead == 1) o.checkpoint.every = std::chrono::seconds(1000);
+    std::vector<std::uint64_t> reported;
+    o.on_step = [&](Step const& step) { reported.push_back(step.step); };
+    Training training(learner, utterances(), o);
+    CHECK(training.run() == Outcome::budget_spent);
+    CHECK(reported == std::vector<std::uint64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+    CHECK(learner.most_under_way == static_cast<std::size_t>(1 + ahead));
+    CHECK(learner.evaluations == 5);
+    rates.push_back(learner.rates);
+  }
+  CHECK(rates[0] == rates[1]);
+
+  Scripted diverging;
+  diverging.ahead = 1;
+  diverging.say = [](std::uint32_t step) {
+    return BatchMeasures{step == 3 ? std::numeric_limits<double>::quiet_NaN() : 1, .5, 40, 60};
+  };
+  Training training(diverging, utterances(), options(updates(10)));
+  CHECK(training.run() == Outcome::diverged);
+  CHECK(training.steps() == 2);
+  diverging.settle();  // and nothing is left under way
+  std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("a loss that climbs ends the run and says from where to where; one that wobbles does not") {

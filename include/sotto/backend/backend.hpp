@@ -27,11 +27,15 @@ namespace sotto::inline SOTTO_ABI {
 // clang-format off
 
 /// What numbers are made of. Element: activations. Master: parameters, gradients, statistics. Index: row numbers. Sum: losses.
+/// Count: a batch's number of rows, or where it stands. replays: whether the operations of a step are recorded once and
+/// repeated for every batch; layers then may not branch on what differs from step to step.
 /// Prepared, PreparedConvolution: weights as products read them; carved once, prepared once an optimiser step.
 template <class B> concept Elements = requires(B& b, Arena& arena, LinearShape shape, ConvolutionShape convolution,
     typename B::Master const* master, typename B::Master* gradient, typename B::Prepared& to, typename B::PreparedConvolution& to_convolution,
     Array<typename B::Master const> table) {
-  typename B::Element; typename B::Master; typename B::Index; typename B::Sum; typename B::Prepared; typename B::PreparedConvolution;
+  typename B::Element; typename B::Master; typename B::Index; typename B::Sum; typename B::Count; typename B::Prepared;
+  { B::replays } -> std::convertible_to<bool>;
+  typename B::PreparedConvolution;
   { B::carve_linear(arena, shape) } -> std::same_as<typename B::Prepared>;
   { B::carve_convolution(arena, convolution) } -> std::same_as<typename B::PreparedConvolution>;
   { B::carve_table(arena, 1) } -> std::same_as<Array<typename B::Master const>>;
@@ -50,6 +54,7 @@ concept Products = requires(B& b, Matrix<E> y, Matrix<E const> x, typename B::Pr
   b.product_gelu(x, w, y, y);            // before, y = gelu(before)
   b.product_add(x, w, x, y);             // + residual
   b.product_back(x, w, y);               // dx = dy w
+  b.product_back_add(x, w, y);           // dx += dy w
   b.product_back_gelu(x, w, x, y);       // dx = (dy w) gelu'(before)
   b.weight_gradient(x, x, w, dw, db);    // dw += dy^T x, db += column sums; db may be empty
 };
@@ -66,7 +71,7 @@ template <class B, class E = typename B::Element, class R = typename B::Master>
 concept RowOperations = requires(B& b, Lane<typename B::Index> const& lane, Noise const& noise, Matrix<E> y, Matrix<E const> x, Matrix<R> statistics,
     Matrix<R const> s, Array<R const> gain, Array<R> d_gain, Array<E> flat, Array<E const> from, typename B::Index const* rows, int n, typename B::Sum& measure) {
   b.layer_norm(x, gain, gain, 1e-5f, y, statistics);
-  b.layer_norm_back(x, x, gain, s, y, true, d_gain, d_gain);    // dy, x, gain, statistics, dx, accumulate, d_gain +=, d_bias +=
+  b.layer_norm_back(x, x, gain, s, y, true, d_gain, d_gain);    // dy, x, gain, statistics, dx (may be dy unless it accumulates), accumulate, d_gain +=, d_bias +=
   b.normalise_rows(x, y, d_gain);                               // y = x / max(|x|, 1e-8), inverse norms
   b.normalise_rows_back(x, x, gain, y);                         // dy, y, inverse norms, dx; dx may be dy
   b.gelu(from, flat);
@@ -75,7 +80,7 @@ concept RowOperations = requires(B& b, Lane<typename B::Index> const& lane, Nois
   b.template map_back<detail::AnyMap>(from, from, flat);        // x, dy, dx
   b.sum(x, x, y);                                               // y = a + b; y may be either
   b.copy(from, flat);
-  b.fill(flat, R(0));
+  b.clear(flat);                                                // zeros
   b.gather(x, rows, y);                                         // row i of y = row rows[i] of x
   b.scatter_add(x, rows, y);                                    // row rows[i] of y += row i of x; rows distinct
   b.fill_rows(gain, rows, n, y);
@@ -95,11 +100,18 @@ concept AttentionOperations = requires(B& b, Lane<typename B::Index> const& lane
   b.template collect_table<attention::Full>(heads, table, d_table);                                  // parameter source(i) += entry i
 };
 
+/// A backend that replays cannot branch on which layers a step skips: it executes them and passes their input on.
+template <class B, class E = typename B::Element>
+concept Skips = !B::replays || requires(B& b, Matrix<E> y, Matrix<E const> x) {
+  b.skip_forward(0, x, y);    // where the step skips layer 0: y = x
+  b.skip_back(0, y, y);       // d, bypass: where the step skips layer 0, bypass = d and d = 0; else bypass = 0
+};
+
 /// Losses turn scores into gradients in place.
 template <class B, class E = typename B::Element>
-concept Losses = requires(B& b, Matrix<E> scores, Matrix<E const> wanted, typename B::Index const* targets, typename B::Sum& loss, Measures<typename B::Sum>* measures) {
-  b.cross_entropy(scores, targets, 1.f, 1., loss, measures);               // times factor, then scale * cross-entropy
-  b.template row_loss<detail::AnyTerm>(scores, wanted, 1., loss);
+concept Losses = requires(B& b, Matrix<E> scores, Matrix<E const> wanted, typename B::Index const* targets, typename B::Count count, typename B::Sum& loss, Measures<typename B::Sum>* measures) {
+  b.cross_entropy(scores, targets, 1.f, 1., count, loss, measures);        // of scores times factor; loss += weight / count * sum over rows
+  b.template row_loss<detail::AnyTerm>(scores, wanted, 1., count, loss);   // the same weight
 };
 
 template <class B, class R = typename B::Master>
@@ -112,6 +124,10 @@ concept OptimiserOperations = requires(B& b, Array<R> p, Array<R const> g) {
 
 template <class B>
 concept Backend = Elements<B> && Products<B> && Convolutions<B> && RowOperations<B> && AttentionOperations<B> &&
-    Losses<B> && OptimiserOperations<B>;
+    Skips<B> && Losses<B>;
+
+/// What the host's optimiser is made of.
+template <class B>
+concept HostBackend = Backend<B> && !B::replays && OptimiserOperations<B>;
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -83,6 +83,7 @@ template <class Model> struct Cost {
     using Master = float;
     using Index = int;
     using Sum = double;
+    using Count = std::int64_t;
     struct Prepared {};
     struct PreparedConvolution {};
   };

@@ -84,7 +84,9 @@ template <class E, int N> struct Vector {
 };
 
 /// Some whole sequences of a batch, packed: rows of sequence i are [offsets[i], offsets[i + 1]). Index: int, or
-/// OnDevice<int>. offsets[0] == 0 and offsets[sequences] == rows.
+/// OnDevice<int>. On a host offsets[sequences] == rows. On a device all numbers here are capacities, the same for every
+/// batch: sequences may be empty, rows after the last sequence hold zeros, and unused entries of masked, unmasked and
+/// targets are -1, which every operation passes over.
 template <class Index> struct Lane {
   Index const* offsets;     ///< [sequences + 1]
   Index const* utterances;  ///< [sequences] the utterance a sequence was cut from: dropout is keyed by it
@@ -92,9 +94,9 @@ template <class Index> struct Lane {
   int sequences, rows;
   int longest;            ///< rows of the longest sequence, or more: scratch is sized by it
   Index const* masked;    ///< [masked_rows] rows that the objective predicts, ascending
-  Index const* unmasked;  ///< [rows - masked_rows] the others, ascending
-  int masked_rows;
-  Index const* targets;  ///< [rows] one label a row, for objectives that have labels
+  Index const* unmasked;  ///< [unmasked_rows] the others, ascending
+  int masked_rows, unmasked_rows;
+  Index const* targets;  ///< [masked_rows + unmasked_rows] labels in that order, for objectives that have labels
 };
 
 }  // namespace sotto::inline SOTTO_API

@@ -37,6 +37,7 @@ struct PackedLane {
             masked.data(),
             unmasked.data(),
             static_cast<int>(masked.size()),
+            static_cast<int>(unmasked.size()),
             targets.data()};
   }
   SOTTO_COLD void clear() {

@@ -70,7 +70,8 @@ template <class C, class B> struct Encoder {
     std::array<typename BlockLayer::Activations, depth> blocks;
     Rows<E, width> output;
     typename BlockLayer::Scratch scratch;
-    Rows<E, width> d;  ///< the gradient that travels down
+    Rows<E, width> d;       ///< the gradient that travels down
+    Rows<E, width> bypass;  ///< the same around a skipped layer, where steps are replayed
   };
 
   static constexpr Weights carve_weights(Arena& arena) {
@@ -111,6 +112,7 @@ template <class C, class B> struct Encoder {
     a.output = arena.rows<E, width>(rows);
     a.scratch = BlockLayer::carve_scratch(arena, rows);
     a.d = arena.rows<E, width>(rows);
+    if constexpr (B::replays) a.bypass = arena.rows<E, width>(rows);
     return a;
   }
 
@@ -128,9 +130,12 @@ template <class C, class B> struct Encoder {
     else
       Norm::forward(b, a.positioned, w.norm, a.input, a.statistics);
     if (noise.dropout > 0) b.dropout(lane, noise, 1, a.input);
-    for (int i = 0; i < depth; ++i)
-      if (!noise.skips(i))
-        BlockLayer::forward(b, w.blocks[at(i)], lane, noise, i, input_of(i, a, noise), a.blocks[at(i)], a.scratch);
+    for (int i = 0; i < depth; ++i) {
+      if (noise.skips(i)) continue;
+      BlockLayer::forward(b, w.blocks[at(i)], lane, noise, i, input_of(i, a, noise), a.blocks[at(i)], a.scratch);
+      if constexpr (B::replays)
+        if (noise.layer_drop) b.skip_forward(i, input_of(i, a, noise), a.blocks[at(i)].output);
+    }
     const Rows<E const, width> last = input_of(depth, a, noise);
     if constexpr (C::pre_norm)
       Norm::forward(b, last, w.norm, a.output, a.statistics);
@@ -146,19 +151,22 @@ template <class C, class B> struct Encoder {
   static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Noise const& noise,
                        Activations& a) {
     if constexpr (C::pre_norm) {
-      Norm::backward(b, a.d, input_of(depth, a, noise), w.norm, a.statistics, g.norm, a.scratch.a, false);
-      b.copy(a.scratch.a.flat(), a.d.flat());
+      Norm::backward(b, a.d, input_of(depth, a, noise), w.norm, a.statistics, g.norm, a.d, false);
     }
     Array<R> table{};
     if constexpr (shared_table > 0) table = g.table.values;
-    for (int i = depth; i-- > 0;)
-      if (!noise.skips(i))
-        BlockLayer::backward(b, w.blocks[at(i)], g.blocks[at(i)], table, lane, noise, i, input_of(i, a, noise),
-                             a.blocks[at(i)], a.scratch, a.d);
+    for (int i = depth; i-- > 0;) {
+      if (noise.skips(i)) continue;
+      if constexpr (B::replays)
+        if (noise.layer_drop) b.skip_back(i, a.d, a.bypass);
+      BlockLayer::backward(b, w.blocks[at(i)], g.blocks[at(i)], table, lane, noise, i, input_of(i, a, noise),
+                           a.blocks[at(i)], a.scratch, a.d);
+      if constexpr (B::replays)
+        if (noise.layer_drop) b.sum(a.d, a.bypass, a.d);
+    }
     if (noise.dropout > 0) b.dropout(lane, noise, 1, a.d);
     if constexpr (!C::pre_norm) {
-      Norm::backward(b, a.d, a.positioned, w.norm, a.statistics, g.norm, a.scratch.a, false);
-      b.copy(a.scratch.a.flat(), a.d.flat());
+      Norm::backward(b, a.d, a.positioned, w.norm, a.statistics, g.norm, a.d, false);
     }
     Position::backward(b, w.position, g.position, lane, a.projected, a.position, a.d, a.scratch.a, a.scratch.b);
   }

@@ -248,8 +248,7 @@ template <class C, class B> struct Block {
     using Norm = LayerNorm<B, width>;
     // feed-forward
     if constexpr (!C::pre_norm) {
-      Norm::backward(b, d, a.second, w.final_norm, a.final_statistics, g.final_norm, s.b, false);
-      b.copy(s.b.flat(), d.flat());  // d: by the second residual sum
+      Norm::backward(b, d, a.second, w.final_norm, a.final_statistics, g.final_norm, d, false);  // by the second sum
     }
     Rows<E const, width> branch = dropped(b, lane, noise, 2 * layer + 3, d, s.a);
     Linear<B, width, feed_forward>::gradient(b, branch, a.after, w.output, g.output.weight, g.output.bias);
@@ -258,19 +257,18 @@ template <class C, class B> struct Block {
     if constexpr (C::pre_norm) feed_forward_input = a.second;
     Linear<B, feed_forward, width>::gradient(b, s.hidden, feed_forward_input, w.intermediate, g.intermediate.weight,
                                              g.intermediate.bias);
-    Linear<B, feed_forward, width>::backward(b, s.hidden, w.intermediate, s.b);
     if constexpr (C::pre_norm) {
+      Linear<B, feed_forward, width>::backward(b, s.hidden, w.intermediate, s.b);
       Norm::backward(b, s.b, a.middle, w.final_norm, a.final_statistics, g.final_norm, d, true);
     } else {
-      b.sum(d, s.b, d);  // by the first norm's output
-      Norm::backward(b, d, a.middle, w.attention_norm, a.attention_statistics, g.attention_norm, s.b, false);
-      b.copy(s.b.flat(), d.flat());
+      Linear<B, feed_forward, width>::backward_add(b, s.hidden, w.intermediate, d);  // by the first norm's output
+      Norm::backward(b, d, a.middle, w.attention_norm, a.attention_statistics, g.attention_norm, d, false);
     }
     // attention; d: by a.middle = x + branch
     branch = dropped(b, lane, noise, 2 * layer + 2, d, s.a);
     Linear<B, width, inner>::gradient(b, branch, a.attended, w.projection, g.projection.weight, g.projection.bias);
     Linear<B, width, inner>::backward(b, branch, w.projection, s.attended);
-    if constexpr (Attention::table(heads) > 0) b.fill(s.table, R(0));
+    if constexpr (Attention::table(heads) > 0) b.clear(s.table);
     b.template attention_back<Attention, C::head_width>(lane, heads, a.query_key_value, w.table, a.gates, a.attended,
                                                         s.attended, a.log_sum, s.query_key_value, s.table, s.gates);
     if constexpr (C::own_table > 0) b.template collect_table<Attention>(heads, s.table, g.table.values);
@@ -280,13 +278,17 @@ template <class C, class B> struct Block {
     Linear<B, 3 * inner, width>::gradient(b, s.query_key_value, attention_input, w.query_key_value,
                                           Matrix<R>{g.query.begin, 3 * width, width, width},
                                           Array<R>{g.query_bias.begin, 3 * width});
-    Linear<B, 3 * inner, width>::backward(b, s.query_key_value, w.query_key_value, s.b);
+    Rows<E, width> d_input = d;
+    if constexpr (C::pre_norm) {
+      d_input = s.b;
+      Linear<B, 3 * inner, width>::backward(b, s.query_key_value, w.query_key_value, d_input);
+    } else {
+      Linear<B, 3 * inner, width>::backward_add(b, s.query_key_value, w.query_key_value, d_input);
+    }
     if constexpr (C::gates > 0)
-      b.template attention_gates_back<Attention>(attention_input, w.gate, s.gates, s.b, g.gate);
+      b.template attention_gates_back<Attention>(attention_input, w.gate, s.gates, d_input, g.gate);
     if constexpr (C::pre_norm)
       Norm::backward(b, s.b, x, w.attention_norm, a.attention_statistics, g.attention_norm, d, true);
-    else
-      b.sum(d, s.b, d);
   }
 
  private:

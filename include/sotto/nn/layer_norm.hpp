@@ -27,7 +27,7 @@ template <class B, int N> struct LayerNorm {
   static void forward(B& b, Rows<E const, N> x, Weights const& w, Rows<E, N> y, Rows<R, 2> statistics) {
     b.layer_norm(x, w.weight, w.bias, layer_norm_epsilon, y, statistics);
   }
-  /// dx = the gradient, or dx += it.
+  /// dx = the gradient, and dx may be dy; or dx += it.
   static void backward(B& b, Rows<E const, N> dy, Rows<E const, N> x, Weights const& w, Rows<R const, 2> statistics,
                        Gradients const& g, Rows<E, N> dx, bool accumulate) {
     b.layer_norm_back(dy, x, w.weight, statistics, dx, accumulate, g.weight, g.bias);

@@ -4,7 +4,7 @@
 #include <sotto/core/arena.hpp>
 #include <sotto/nn/parameters.hpp>
 
-namespace sotto::inline SOTTO_ABI {
+namespace sotto::inline SOTTO_API {
 
 /// Extents of an affine layer. An extent that is made of heads is cut into blocks, and activations carry each block
 /// padded with zeros to what kernels like; masters and gradients know nothing of it. A block of 0 means none.
@@ -13,10 +13,16 @@ struct LinearShape {
   int out_block = 0, out_padded_block = 0;
   int in_block = 0, in_padded_block = 0;
 
-  constexpr int padded_out() const { return out_block == 0 ? out : out / out_block * out_padded_block; }
-  constexpr int padded_in() const { return in_block == 0 ? in : in / in_block * in_padded_block; }
-  constexpr bool padded() const { return padded_out() != out || padded_in() != in; }
+  SOTTO_HOST_DEVICE constexpr int padded_out() const {
+    return out_block == 0 ? out : out / out_block * out_padded_block;
+  }
+  SOTTO_HOST_DEVICE constexpr int padded_in() const { return in_block == 0 ? in : in / in_block * in_padded_block; }
+  SOTTO_HOST_DEVICE constexpr bool padded() const { return padded_out() != out || padded_in() != in; }
 };
+
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
 
 /// Where a layer's weight and bias stand in the table.
 struct LinearNames {
@@ -64,6 +70,10 @@ template <class B, int Out, int In> struct Linear {
   }
   /// dx = dy W.
   static void backward(B& b, Rows<E const, Out> dy, Weights const& w, Rows<E, In> dx) { b.product_back(dy, w, dx); }
+  /// dx += dy W.
+  static void backward_add(B& b, Rows<E const, Out> dy, Weights const& w, Rows<E, In> dx) {
+    b.product_back_add(dy, w, dx);
+  }
   /// dx = (dy W) gelu'(before).
   static void backward_gelu(B& b, Rows<E const, Out> dy, Weights const& w, Rows<E const, In> before, Rows<E, In> dx) {
     b.product_back_gelu(dy, w, before, dx);

@@ -19,6 +19,7 @@ struct Noise {
   Philox key{0, Purpose::dropout};
   std::uint32_t cursor = 0;
   float dropout = 0;          ///< 0: none
+  bool layer_drop = false;    ///< whether a step may skip layers
   std::uint64_t skipped = 0;  ///< bit l: layer l is skipped in this step
 
   SOTTO_HOST_DEVICE constexpr bool skips(int layer) const { return layer < 64 && ((skipped >> layer) & 1) != 0; }
@@ -27,7 +28,7 @@ struct Noise {
   static constexpr Noise off() { return {}; }
   SOTTO_ALWAYS_INLINE static Noise of(EncoderOptions const& options, int depth, std::uint64_t seed,
                                       std::uint32_t cursor) {
-    Noise noise{Philox(seed, Purpose::dropout), cursor, options.dropout, 0};
+    Noise noise{Philox(seed, Purpose::dropout), cursor, options.dropout, options.layer_drop > 0, 0};
     if (options.layer_drop > 0) {
       Random random(seed, Purpose::layer_drop, cursor);
       for (int layer = 0; layer < depth && layer < 64; ++layer)

@@ -26,13 +26,17 @@ struct Sinusoidal {};
 
 }  // namespace sotto::position::inline SOTTO_API
 
-namespace sotto::inline SOTTO_ABI {
+namespace sotto::inline SOTTO_API {
 
 /// Extents of a grouped "same" convolution: for an even number of taps the last output is dropped.
 struct ConvolutionShape {
   int width, groups, taps;
-  constexpr int channels() const { return width / groups; }
+  SOTTO_HOST_DEVICE constexpr int channels() const { return width / groups; }
 };
+
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
 
 /// What an encoder needs of its position: Parameters, and a layer over a backend.
 template <class Position, int Width> struct PositionLayer;

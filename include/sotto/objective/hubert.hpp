@@ -189,22 +189,22 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
 
     /// The loss of a lane; leaves its gradient by the scores where the scores were.
     static void forward(B& b, Weights const& w, Lane<Index> const& lane, Options const& options,
-                        BatchScope<typename B::Sum> const& scope, Rows<E const, Model::Frontend::features>,
+                        BatchScope<B> const& scope, Rows<E const, Model::Frontend::features>,
                         Rows<E const, width> encoded, Activations& a, Measures<typename B::Sum>& measures) {
       score(b, w, lane.masked, lane.masked_rows, lane.targets, options.masked_weight, options, scope, encoded, a,
             a.masked, &measures, measures.loss);
       if (options.unmasked_weight > 0)
-        score(b, w, lane.unmasked, lane.rows - lane.masked_rows, lane.targets + lane.masked_rows,
-              options.unmasked_weight, options, scope, encoded, a, a.unmasked, nullptr, measures.loss);
+        score(b, w, lane.unmasked, lane.unmasked_rows, lane.targets + lane.masked_rows, options.unmasked_weight,
+              options, scope, encoded, a, a.unmasked, nullptr, measures.loss);
     }
     /// d = the gradient by the encoder's output.
     static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane, Options const& options,
-                         BatchScope<typename B::Sum> const&, Rows<E const, Model::Frontend::features>,
-                         Rows<E const, width> encoded, Activations& a, Rows<E, width> d) {
-      b.fill(d.flat(), R(0));
+                         BatchScope<B> const&, Rows<E const, Model::Frontend::features>, Rows<E const, width> encoded,
+                         Activations& a, Rows<E, width> d) {
+      b.clear(d.flat());
       score_back(b, w, g, lane.masked, lane.masked_rows, encoded, a, a.masked, d);
       if (options.unmasked_weight > 0)
-        score_back(b, w, g, lane.unmasked, lane.rows - lane.masked_rows, encoded, a, a.unmasked, d);
+        score_back(b, w, g, lane.unmasked, lane.unmasked_rows, encoded, a, a.unmasked, d);
     }
     /// Multiply-adds of a batch's heads: logits forward, by their weights, by their input.
     static constexpr std::uint64_t training_multiply_adds(std::int64_t masked, std::int64_t unmasked,
@@ -215,17 +215,16 @@ template <int Clusters, class Logits = Cosine<>> struct Hubert {
 
    private:
     static void score(B& b, Weights const& w, Index const* rows, int n, Index const* targets, float weight,
-                      Options const& options, BatchScope<typename B::Sum> const& scope, Rows<E const, width> encoded,
-                      Activations& a, typename Scores::Activations& s, Measures<typename B::Sum>* measures,
-                      typename B::Sum& loss) {
+                      Options const& options, BatchScope<B> const& scope, Rows<E const, width> encoded, Activations& a,
+                      typename Scores::Activations& s, Measures<typename B::Sum>* measures, typename B::Sum& loss) {
       if (n == 0) return;
-      const std::int64_t counted = options.unmasked_weight > 0 ? scope.rows : scope.masked;
+      const auto counted = options.unmasked_weight > 0 ? scope.rows : scope.masked;
       const Rows<E, width> chosen{a.chosen.begin, n};
       resize(s, n);
       b.gather(encoded, rows, chosen);
       Scores::forward(b, w.logits, chosen, s);
-      b.cross_entropy(s.scores, targets, Scores::divided ? 1 / options.temperature : 1.f,
-                      static_cast<double>(weight) / static_cast<double>(counted), loss, measures);
+      b.cross_entropy(s.scores, targets, Scores::divided ? 1 / options.temperature : 1.f, weight, counted, loss,
+                      measures);
     }
     static void score_back(B& b, Weights const& w, Gradients const& g, Index const* rows, int n,
                            Rows<E const, width> encoded, Activations& a, typename Scores::Activations& s,

@@ -18,19 +18,27 @@ template <int N> struct Sums {
   static constexpr int size = N;
 };
 
-/// What a lane knows of its whole batch: loss denominators are complete before any forward. Sum: the backend's.
-template <class Sum> struct BatchScope {
-  std::int64_t masked = 0;          ///< masked rows of the batch
-  std::int64_t rows = 0;            ///< all rows of the batch
-  Sum const* statistics = nullptr;  ///< [Statistics::size], complete; nullptr without
+/// What a lane knows of its whole batch: loss denominators are complete before any forward. B: the backend, which
+/// says what a count is: a number, or where a device finds it.
+template <class B> struct BatchScope {
+  typename B::Count masked;                     ///< masked rows of the batch
+  typename B::Count rows;                       ///< all rows of the batch
+  typename B::Sum const* statistics = nullptr;  ///< [Statistics::size], complete; nullptr without
 };
 
-/// What a lane adds up for the progress line; an objective's Head fills it.
+/// What a lane adds up for the progress line; an objective's Head fills it. Sum: the backend's.
 template <class Sum> struct Measures {
   Sum loss{};                   ///< this lane's part of the batch's loss: the sum over lanes is the loss
   double correct = 0;           ///< predictions that were right, at masked rows
   double predicted = 0;         ///< predictions made at masked rows
   double* histogram = nullptr;  ///< [classes] predictions of each class, for code perplexity; nullptr: not wanted
+};
+
+/// The same in a device's memory.
+template <class Number> struct Measures<OnDevice<Number>> {
+  OnDevice<Number>& loss;
+  OnDevice<int>*correct, *predicted;
+  OnDevice<int>* histogram;
 };
 
 /// Targets of an objective that has no labels: nothing is fitted, nothing is billed.

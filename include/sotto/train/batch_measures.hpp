@@ -12,6 +12,12 @@ struct BatchMeasures {
   double loss = 0, masked_accuracy = 0, code_perplexity = 0, target_perplexity = 0;
 };
 
+/// What an optimiser step did.
+struct StepResult {
+  BatchMeasures measures;
+  double gradient_norm = 0;  ///< before clipping
+};
+
 /// exp of the entropy of counts: how many classes are in use.
 inline SOTTO_COLD double perplexity(std::span<double const> counts) {
   double total = 0, entropy = 0;

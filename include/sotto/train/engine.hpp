@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <mutex>
 #include <span>
@@ -116,6 +117,21 @@ template <class Model, class B> class Engine {
   }
   /// Norm of gradients().
   double gradient_norm() { return state_.gradient_norm(); }
+
+  /// As Learner has them: on a host a step is done when submit() returns.
+  static constexpr int steps_ahead = 0;
+  SOTTO_COLD void submit(Batch const& batch, Noise const& noise, ObjectiveOptions const& options,
+                         OptimizerOptions const& optimizer, double rate, std::uint64_t step) {
+    result_.measures = accumulate(batch, noise, options);
+    result_.gradient_norm = gradient_norm();
+    if (std::isfinite(result_.measures.loss) && std::isfinite(result_.gradient_norm))
+      update(optimizer, rate, result_.gradient_norm, step);
+  }
+  StepResult collect() const { return result_; }
+  void settle() const {}
+  void rehearse(Batch const& batch, Noise const& noise, ObjectiveOptions const& options) {
+    accumulate(batch, noise, options);
+  }
   /// One step of AdamW, and the working copy made anew. step: from 1.
   void update(OptimizerOptions const& options, double rate, double gradient_norm, std::uint64_t step) {
     state_.update(options, rate, gradient_norm, step);
@@ -130,7 +146,7 @@ template <class Model, class B> class Engine {
                                bool with_gradients, double* spread) {
     const int lanes = static_cast<int>(batch.lanes.size()), slots = this->slots();
     if (lane_results_.size() < batch.lanes.size()) lane_results_.resize(batch.lanes.size());
-    BatchScope<Sum> scope{batch.masked, batch.rows, nullptr};
+    BatchScope<B> scope{batch.masked, batch.rows, nullptr};
     LaneSums sums{};
     if constexpr (statistics > 0) {
       observe(batch, sums);
@@ -141,7 +157,7 @@ template <class Model, class B> class Engine {
       const Lease worker(workers_, slot);
       R* const flat = state_.gradients(slot);
       const auto gradients = Net::template carve_parameters<R>(flat);
-      if (with_gradients) worker->backend.fill(Array<R>{flat, size}, R(0));
+      if (with_gradients) worker->backend.clear(Array<R>{flat, size});
       std::fill(worker->histogram.begin(), worker->histogram.end(), 0.);
       for (int i = slot; i < lanes; i += slots) {
         PackedLane const& packed = batch.lanes[static_cast<std::size_t>(i)];
@@ -201,6 +217,7 @@ template <class Model, class B> class Engine {
   typename Net::Weights weights_{};
   typename Net::Master master_{};
   std::uint64_t preparations_ = 0;
+  StepResult result_;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

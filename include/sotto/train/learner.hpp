@@ -58,6 +58,7 @@ class Learner {
   virtual void begin() = 0;
 
   virtual std::span<ParameterEntry const> table() const = 0;
+  /// The numbers on the host: those of the last step once settle() was called.
   virtual std::span<float> values() = 0;
   virtual std::span<float> first_moments() = 0;
   virtual std::span<float> second_moments() = 0;
@@ -66,14 +67,19 @@ class Learner {
   virtual void make(std::span<Crop const> crops, std::uint32_t cursor, Purpose purpose, Batch& batch) = 0;
   /// What one optimiser step on the batch costs, exactly.
   virtual Flops cost(Batch const& batch) const = 0;
-  /// Loss of a batch, and its gradient.
-  virtual BatchMeasures accumulate(Batch const& batch) = 0;
+  /// Begins a step: the gradient of the batch, and the optimiser's step with it, numbered from 1, which is left out
+  /// where loss or gradient is no number. The batch may be reused when this returns.
+  virtual void submit(Batch const& batch, OptimizerOptions const& options, double rate, std::uint64_t step) = 0;
+  /// What the oldest step under way did; waits for it.
+  virtual StepResult collect() = 0;
+  /// Steps that may be submitted before the one before them is collected.
+  virtual int steps_ahead() const { return 0; }
+  /// Makes the numbers on the host those of the last step. Nothing is under way.
+  virtual void settle() = 0;
+  /// Does the work of a step, and nothing with it: to find out how fast steps are.
+  virtual void rehearse(Batch const& batch) = 0;
   /// Loss of a batch alone. spread: mean over lanes of the deviation of the encoder's output over frames.
   virtual BatchMeasures measure(Batch const& batch, double& spread) = 0;
-  /// Norm of the gradient.
-  virtual double gradient_norm() = 0;
-  /// One step of the optimiser, numbered from 1.
-  virtual void update(OptimizerOptions const& options, double rate, double gradient_norm, std::uint64_t step) = 0;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -35,7 +35,8 @@ template <class Model, class B> class ModelLearner final : public Learner {
       throw_error(ErrorCode::usage, {"objective.mask.probability is ", static_cast<double>(objective_.mask.probability),
                                      " and must be from 0.0001 to 1"});
   }
-  Engine<Model, B>& engine() { return *engine_; }
+  using EngineKind = Engine<Model, B>;
+  EngineKind& engine() { return *engine_; }
 
   Texts spec_fields() const override { return sotto::spec_fields<Model>(); }
   SOTTO_COLD void visit_options(detail::OptionText& text) override {
@@ -69,7 +70,7 @@ template <class Model, class B> class ModelLearner final : public Learner {
     const Capacity capacity{packing.most_rows(batch_rows, longest), longest};
     batcher_ = std::make_unique<BatcherKind>(source, targets_, packing, objective_.mask, augmentation_, seed_);
     batcher_->reserve(capacity.rows, batch_rows);
-    engine_ = std::make_unique<Engine<Model, B>>(*options.executor, capacity, options.slots);
+    engine_ = std::make_unique<EngineKind>(*options.executor, capacity, options.slots);
   }
   SOTTO_COLD Flops initialise(AnySource const& source, std::span<std::uint32_t const> train, std::uint64_t seed,
                               Executor& executor) override {
@@ -103,15 +104,15 @@ template <class Model, class B> class ModelLearner final : public Learner {
         cost += Cost<Model>::train(lane.offsets[i] - lane.offsets[i - 1], layers);
     return cost;
   }
-  BatchMeasures accumulate(Batch const& batch) override {
-    return engine_->accumulate(batch, noise_of(batch), objective_);
+  void submit(Batch const& batch, OptimizerOptions const& options, double rate, std::uint64_t step) override {
+    engine_->submit(batch, noise_of(batch), objective_, options, rate, step);
   }
+  StepResult collect() override { return engine_->collect(); }
+  int steps_ahead() const override { return EngineKind::steps_ahead; }
+  void settle() override { engine_->settle(); }
+  void rehearse(Batch const& batch) override { engine_->rehearse(batch, noise_of(batch), objective_); }
   BatchMeasures measure(Batch const& batch, double& spread) override {
     return engine_->measure(batch, objective_, &spread);
-  }
-  double gradient_norm() override { return engine_->gradient_norm(); }
-  void update(OptimizerOptions const& options, double rate, double gradient_norm, std::uint64_t step) override {
-    engine_->update(options, rate, gradient_norm, step);
   }
 
  private:
@@ -126,7 +127,7 @@ template <class Model, class B> class ModelLearner final : public Learner {
   std::uint64_t seed_;
   Targets targets_;
   std::unique_ptr<BatcherKind> batcher_;
-  std::unique_ptr<Engine<Model, B>> engine_;
+  std::unique_ptr<EngineKind> engine_;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -74,7 +74,7 @@ template <class Model, Backend B> struct Network {
   }
   /// Loss of a lane; its activations are left for backward.
   SOTTO_COLD static void forward(B& b, Weights const& w, Lane<Index> const& lane, Noise const& noise,
-                                 typename Objective::Options const& options, BatchScope<typename B::Sum> const& scope,
+                                 typename Objective::Options const& options, BatchScope<B> const& scope,
                                  Rows<E const, features> x, Activations& a, Measures<typename B::Sum>& measures) {
     EncoderLayer::project(b, w.encoder, lane, noise, x, a.encoder);
     Head::corrupt(b, w.head, lane, a.encoder.projected);
@@ -84,7 +84,7 @@ template <class Model, Backend B> struct Network {
   /// Adds the gradients of a lane whose forward() came just before.
   SOTTO_COLD static void backward(B& b, Weights const& w, Gradients const& g, Lane<Index> const& lane,
                                   Noise const& noise, typename Objective::Options const& options,
-                                  BatchScope<typename B::Sum> const& scope, Rows<E const, features> x, Activations& a) {
+                                  BatchScope<B> const& scope, Rows<E const, features> x, Activations& a) {
     Head::backward(b, w.head, g.objective, lane, options, scope, x, a.encoder.output, a.head, a.encoder.d);
     EncoderLayer::backward(b, w.encoder, g.encoder, lane, noise, a.encoder);
     Head::corrupt_back(b, g.objective, lane, a.encoder.d);

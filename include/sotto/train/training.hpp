@@ -69,52 +69,11 @@ class Training {
   }
 
   /// Does one optimiser step. nullopt: training has ended, and outcome() says how.
-  SOTTO_COLD std::optional<Step> step() {
-    if (outcome_) return std::nullopt;
-    if (options_.stop.stop_requested()) return end(Outcome::stopped, "asked to stop");
-    if (options_.budget.kind() == Budget::Kind::wall && seconds() >= options_.budget.amount())
-      return end(Outcome::budget_spent, "the time is up");
-    const auto start = Clock::now();
-    Batch const& batch = prefetch_->front();
-    const double waited = seconds_since(start);
-    const Flops cost = learner_.cost(batch);
-    if (!spending_.pays_for(cost, batch)) return end(Outcome::budget_spent, {});
-    const BatchMeasures measures = learner_.accumulate(batch);
-    const double norm = learner_.gradient_norm();
-    if (std::string why = divergence(measures.loss, norm); !why.empty()) return end(Outcome::diverged, std::move(why));
-    const double before = spending_.fraction(), audio_seconds = batch.audio_seconds;
-    spending_.bill_step(cost, audio_seconds);
-    position_ = batch.next;
-    const double rate = learning_rate(options_.optimizer, (before + spending_.fraction()) / 2);
-    learner_.update(options_.optimizer, rate, norm, spending_.steps());
-    prefetch_->release();
-    Step step;
-    step.gradient_norm = norm;
-    step.learning_rate = rate;
-    step.waited_seconds = waited;
-    step.step_seconds = seconds_since(start);
-    step.gflops = static_cast<double>(cost.count) / step.step_seconds * 1e-9;
-    step.times_real_time = audio_seconds / step.step_seconds;
-    describe(step, measures);
-    if (has_held_out() && options_.held_out.every > 0 && step.fraction >= next_evaluation_) step.held_out = evaluate();
-    step.warning = warning_of(step);
-    history_.add(step);
-    if (!options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every) {
-      try {
-        save();
-      } catch (Error const& error) {  // what is in memory is worth more: go on, and try again
-        saved_ = Clock::now();
-        save_failure_ = joined({"the checkpoint could not be written, and will be tried again: ", error.what()});
-        step.warning = save_failure_;
-      }
-    }
-    if (options_.on_step) options_.on_step(step);
-    return step;
-  }
+  SOTTO_COLD std::optional<Step> step() { return step(false); }
 
   /// Steps until training ends. Throws what a source, a file or a callback throws.
   Outcome run() {
-    while (step()) {
+    while (step(true)) {
     }
     return *outcome_;
   }
@@ -136,12 +95,13 @@ class Training {
   Division const& division() const { return division_; }
   /// The file of the last save; empty before it.
   std::filesystem::path const& checkpoint() const { return checkpoint_path_; }
-  /// What the next step costs, exactly, and the audio that it sees.
+  /// Before the first step: what it costs, exactly, and the audio that it sees.
   Flops next_step_cost() { return learner_.cost(prefetch_->front()); }
   double next_step_audio_seconds() { return prefetch_->front().audio_seconds; }
 
   /// Loss on the held-out speech now.
   SOTTO_COLD HeldOut evaluate() {
+    expect_nothing_under_way();
     HeldOut held;
     const auto start = Clock::now();
     const BatchMeasures m = learner_.measure(held_out_, held.spread);
@@ -157,6 +117,8 @@ class Training {
 
   /// Writes the checkpoint; what was there is replaced only when the new one is whole.
   SOTTO_COLD void save() {
+    expect_nothing_under_way();
+    learner_.settle();
     Checkpoint::Writer writer;
     writer.texts("spec.", learner_.spec_fields());
     writer.texts("options.", option_texts());
@@ -176,6 +138,92 @@ class Training {
 
  private:
   using Clock = std::chrono::steady_clock;
+  /// A step that was submitted and is not yet collected.
+  struct StepUnderWay {
+    Flops cost;
+    double audio_seconds, fraction, rate, waited;  ///< fraction: of the budget, spent when it is done
+    std::uint64_t next;                            ///< where the batch after it begins
+  };
+
+  SOTTO_COLD std::optional<Step> step(bool may_run_ahead) {
+    if (outcome_) return std::nullopt;
+    const auto start = Clock::now();
+    if (under_way_.empty() && !submit()) return end(end_outcome_, std::string(end_reason_));
+    const StepUnderWay done = under_way_.front();
+    // What follows this step and reads the model allows no step ahead of it.
+    const bool evaluates = has_held_out() && options_.held_out.every > 0 && done.fraction >= next_evaluation_;
+    const bool saves = !options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every;
+    if (may_run_ahead && !evaluates && !saves && learner_.steps_ahead() > 0) {
+      try {
+        submit();
+      } catch (Error const&) {  // of the data: this step is still good, and the next call will meet it again
+      }
+    }
+    under_way_.erase(under_way_.begin());
+    const auto [measures, norm] = learner_.collect();
+    if (std::string why = divergence(measures.loss, norm); !why.empty()) {
+      for (; !under_way_.empty(); under_way_.pop_back()) learner_.collect();
+      return end(Outcome::diverged, std::move(why));
+    }
+    spending_.bill_step(done.cost, done.audio_seconds);
+    position_ = done.next;
+    Step step;
+    step.gradient_norm = norm;
+    step.learning_rate = done.rate;
+    step.waited_seconds = done.waited;
+    step.step_seconds = seconds_since(start);
+    step.gflops = static_cast<double>(done.cost.count) / step.step_seconds * 1e-9;
+    step.times_real_time = done.audio_seconds / step.step_seconds;
+    describe(step, measures);
+    if (evaluates) step.held_out = evaluate();
+    step.warning = warning_of(step);
+    history_.add(step);
+    if (saves) {
+      try {
+        save();
+      } catch (Error const& error) {  // what is in memory is worth more: go on, and try again
+        saved_ = Clock::now();
+        save_failure_ = joined({"the checkpoint could not be written, and will be tried again: ", error.what()});
+        step.warning = save_failure_;
+      }
+    }
+    if (options_.on_step) options_.on_step(step);
+    return step;
+  }
+  /// Begins the next step; false where there is none, and why stands in end_outcome_ and end_reason_.
+  SOTTO_COLD bool submit() {
+    const auto refuse = [&](Outcome outcome, std::string_view why) {
+      end_outcome_ = outcome;
+      end_reason_ = why;
+      return false;
+    };
+    if (options_.stop.stop_requested()) return refuse(Outcome::stopped, "asked to stop");
+    if (options_.budget.kind() == Budget::Kind::wall && seconds() >= options_.budget.amount())
+      return refuse(Outcome::budget_spent, "the time is up");
+    const auto start = Clock::now();
+    Batch const& batch = prefetch_->front();
+    StepUnderWay step{};
+    step.waited = seconds_since(start);
+    step.cost = learner_.cost(batch);
+    Spending planned = spending_;  // as it will be when the steps under way are done
+    for (auto const& earlier : under_way_) planned.bill_step(earlier.cost, earlier.audio_seconds);
+    if (!planned.pays_for(step.cost, batch)) return refuse(Outcome::budget_spent, {});
+    const double before = planned.fraction();
+    step.audio_seconds = batch.audio_seconds;
+    planned.bill_step(step.cost, step.audio_seconds);
+    step.fraction = planned.fraction();
+    step.next = batch.next;
+    step.rate = learning_rate(options_.optimizer, (before + step.fraction) / 2);
+    learner_.submit(batch, options_.optimizer, step.rate, planned.steps());
+    prefetch_->release();
+    under_way_.push_back(step);
+    return true;
+  }
+  SOTTO_COLD void expect_nothing_under_way() const {
+    if (!under_way_.empty())
+      throw_error(ErrorCode::usage, {"the next step is under way already: evaluate or save between calls of step(), "
+                                     "not in run()'s on_step"});
+  }
 
   SOTTO_COLD void check() const {
     const auto within = [](char const* name, double value, double least, double most) {
@@ -298,11 +346,11 @@ class Training {
     sampler_->plan(0, plan);
     Batch batch;
     learner_.make(plan.crops, 0, Purpose::mask, batch);
-    learner_.accumulate(batch);  // the first touches memory
+    learner_.rehearse(batch);  // the first touches memory
     const auto start = Clock::now();
     int n = 0;
     do {
-      learner_.accumulate(batch);
+      learner_.rehearse(batch);
       ++n;
     } while (seconds_since(start) < std::min(2., .02 * options_.budget.amount()));
     const double rate = n * static_cast<double>(learner_.cost(batch).count) / seconds_since(start);
@@ -399,6 +447,9 @@ class Training {
   int narrow_steps_ = 0;
   std::optional<Outcome> outcome_;
   std::string reason_, save_failure_;
+  std::vector<StepUnderWay> under_way_;  // in order; two at most
+  Outcome end_outcome_{};
+  std::string_view end_reason_;
   std::filesystem::path checkpoint_path_;
   std::optional<Prefetch> prefetch_;  // last: it uses the others
 };

@@ -26,6 +26,8 @@ template <> class Cpu<float> {
   using Master = float;
   using Index = int;
   using Sum = double;
+  using Count = std::int64_t;
+  static constexpr bool replays = false;
 
   /// Panels of w^T and of w, and the bias; padded where heads are.
   struct Prepared {
@@ -144,6 +146,9 @@ template <> class Cpu<float> {
   void product_back(Matrix<float const> dy, Prepared const& w, Matrix<float> dx) {
     cpu::product(dy, w.back_panels(), {cpu::Epilogue::Kind::store, nullptr, {}, {}}, dx);
   }
+  void product_back_add(Matrix<float const> dy, Prepared const& w, Matrix<float> dx) {
+    cpu::product(dy, w.back_panels(), {cpu::Epilogue::Kind::accumulate, nullptr, {}, {}}, dx);
+  }
   void product_back_gelu(Matrix<float const> dy, Prepared const& w, Matrix<float const> before, Matrix<float> dx) {
     cpu::product(dy, w.back_panels(), {cpu::Epilogue::Kind::gelu_slope, nullptr, before, {}}, dx);
   }
@@ -199,7 +204,7 @@ template <> class Cpu<float> {
   }
   void sum(Matrix<float const> a, Matrix<float const> b, Matrix<float> y) { cpu::sum(a, b, y); }
   void copy(Array<float const> from, Array<float> to) { std::copy_n(from.begin, to.size, to.begin); }
-  void fill(Array<float> to, float value) { std::fill_n(to.begin, to.size, value); }
+  void clear(Array<float> to) { std::fill_n(to.begin, to.size, 0.f); }
   void gather(Matrix<float const> x, int const* rows, Matrix<float> y) { cpu::gather(x, rows, y); }
   void scatter_add(Matrix<float const> x, int const* rows, Matrix<float> y) { cpu::scatter_add(x, rows, y); }
   void segment_sums(Matrix<float const> x, int const* segments, Matrix<float> y) { cpu::segment_sums(x, segments, y); }
@@ -253,8 +258,9 @@ template <> class Cpu<float> {
                                                               g.bias, g.constant);
   }
 
-  void cross_entropy(Matrix<float> scores, int const* targets, float factor, double scale, double& loss,
+  void cross_entropy(Matrix<float> scores, int const* targets, float factor, double weight, Count count, double& loss,
                      Measures<double>* measures) {
+    const double scale = weight / static_cast<double>(count);
     double sum = 0;
     std::int64_t correct = 0;
     cpu::multiply(scores, factor);
@@ -266,7 +272,8 @@ template <> class Cpu<float> {
     measures->correct += static_cast<double>(correct);
   }
   template <class Functor>
-  void row_loss(Matrix<float> predicted, Matrix<float const> wanted, double scale, double& loss) {
+  void row_loss(Matrix<float> predicted, Matrix<float const> wanted, double weight, Count count, double& loss) {
+    const double scale = weight / static_cast<double>(count);
     double sum = 0;
     cpu::row_loss<Functor>(predicted, wanted, static_cast<float>(scale), &sum);
     loss += scale * sum;

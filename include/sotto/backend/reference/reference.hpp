@@ -22,6 +22,8 @@ template <class Scalar> class Reference {
   using Master = T;
   using Index = int;
   using Sum = T;
+  using Count = std::int64_t;
+  static constexpr bool replays = false;
   struct Prepared {  ///< [padded out, padded in], and the bias, padded too
     T* weight;
     T* bias;
@@ -139,6 +141,13 @@ template <class Scalar> class Reference {
       }
     count(dy.rows, w.shape);
   }
+  void product_back_add(Matrix<T const> dy, Prepared const& w, Matrix<T> dx) {
+    const int out = w.shape.padded_out(), in = w.shape.padded_in();
+    for (int t = 0; t < dy.rows; ++t)
+      for (int i = 0; i < in; ++i)
+        for (int o = 0; o < out; ++o) dx.row(t)[i] += dy.row(t)[o] * w.weight[o * in + i];
+    count(dy.rows, w.shape);
+  }
   void product_back_gelu(Matrix<T const> dy, Prepared const& w, Matrix<T const> before, Matrix<T> dx) {
     product_back(dy, w, dx);
     for (int t = 0; t < dx.rows; ++t)
@@ -253,8 +262,8 @@ template <class Scalar> class Reference {
   void copy(Array<T const> from, Array<T> to) {
     for (std::size_t i = 0; i < to.size; ++i) to.begin[i] = from.begin[i];
   }
-  void fill(Array<T> to, T value) {
-    for (std::size_t i = 0; i < to.size; ++i) to.begin[i] = value;
+  void clear(Array<T> to) {
+    for (std::size_t i = 0; i < to.size; ++i) to.begin[i] = T(0);
   }
   void gather(Matrix<T const> x, int const* rows, Matrix<T> y) {
     for (int t = 0; t < y.rows; ++t)
@@ -339,8 +348,10 @@ template <class Scalar> class Reference {
     multiply_adds += 2 * size(x.rows) * size(x.columns) * size(Policy::gates);
   }
 
-  void cross_entropy(Matrix<T> scores, int const* targets, float factor, double scale, T& loss, Measures<T>* measures) {
+  void cross_entropy(Matrix<T> scores, int const* targets, float factor, double weight, Count count, T& loss,
+                     Measures<T>* measures) {
     using std::exp, std::log;
+    const double scale = weight / static_cast<double>(count);
     for (int t = 0; t < scores.rows; ++t) {
       T* const row = scores.row(t);
       int best = 0;
@@ -360,7 +371,9 @@ template <class Scalar> class Reference {
       if (measures->histogram != nullptr) measures->histogram[best] += 1;
     }
   }
-  template <class Functor> void row_loss(Matrix<T> predicted, Matrix<T const> wanted, double scale, T& loss) {
+  template <class Functor>
+  void row_loss(Matrix<T> predicted, Matrix<T const> wanted, double weight, Count count, T& loss) {
+    const double scale = weight / static_cast<double>(count);
     for (int t = 0; t < predicted.rows; ++t)
       for (int c = 0; c < predicted.columns; ++c) {
         Dual<T, 1> at(predicted.row(t)[c]);
