@@ -8,17 +8,20 @@ endif()
 set(SOTTO_MARCH native CACHE STRING
     "The instruction set of tests and programs: native, x86-64, x86-64-v3 …; empty: the compiler's")
 if(SOTTO_MARCH)
-  add_compile_options(-march=${SOTTO_MARCH})
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-march=${SOTTO_MARCH}>)
   # A tuned build would schedule for one machine what is measured on many.
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-    add_compile_options(-mtune=generic)
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-mtune=generic>)
   endif()
 endif()
 
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror>")
+# A kernel that spills, or keeps an array in local memory, is a mistake.
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xptxas=--warn-on-spills,--warn-on-local-memory-usage,--warning-as-error>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # Its own AVX-512 intrinsics and string concatenations are reported (GCC bugs 105593 and 105651, mended in 13).
-  add_compile_options(-Wno-maybe-uninitialized -Wno-restrict)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized;-Wno-restrict>")
 endif()
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <type_traits>
@@ -16,6 +17,7 @@
 #include <sotto/optim/schedule.hpp>
 #include <sotto/train/batch_measures.hpp>
 #include <sotto/train/network.hpp>
+#include <sotto/train/options.hpp>
 #include <sotto/train/parameter_state.hpp>
 #include <sotto/train/workers.hpp>
 
@@ -218,6 +220,17 @@ template <class Model, class B> class Engine {
   typename Net::Master master_{};
   std::uint64_t preparations_ = 0;
   StepResult result_;
+};
+
+/// The engine of a backend, how its batches are cut into lanes, and how it is made.
+template <class Model, class B> struct EngineOf {
+  using type = Engine<Model, B>;
+  static LanePacking packing(RunOptions const& options, int /*batch_rows*/) {
+    return {options.batch.lane_rows, options.slots};
+  }
+  static std::unique_ptr<type> make(RunOptions const& options, Capacity capacity) {
+    return std::make_unique<type>(*options.executor, capacity, options.slots);
+  }
 };
 
 }  // namespace sotto::inline SOTTO_ABI

@@ -35,7 +35,7 @@ template <class Model, class B> class ModelLearner final : public Learner {
       throw_error(ErrorCode::usage, {"objective.mask.probability is ", static_cast<double>(objective_.mask.probability),
                                      " and must be from 0.0001 to 1"});
   }
-  using EngineKind = Engine<Model, B>;
+  using EngineKind = typename EngineOf<Model, B>::type;
   EngineKind& engine() { return *engine_; }
 
   Texts spec_fields() const override { return sotto::spec_fields<Model>(); }
@@ -66,11 +66,11 @@ template <class Model, class B> class ModelLearner final : public Learner {
   std::span<float const> target_state() const override { return targets_.state(); }
 
   SOTTO_COLD void build(AnySource const& source, RunOptions const& options, int batch_rows, int longest) override {
-    const LanePacking packing(options.batch.lane_rows, options.slots);
+    const LanePacking packing = EngineOf<Model, B>::packing(options, batch_rows);
     const Capacity capacity{packing.most_rows(batch_rows, longest), longest};
     batcher_ = std::make_unique<BatcherKind>(source, targets_, packing, objective_.mask, augmentation_, seed_);
     batcher_->reserve(capacity.rows, batch_rows);
-    engine_ = std::make_unique<EngineKind>(*options.executor, capacity, options.slots);
+    engine_ = EngineOf<Model, B>::make(options, capacity);
   }
   SOTTO_COLD Flops initialise(AnySource const& source, std::span<std::uint32_t const> train, std::uint64_t seed,
                               Executor& executor) override {

@@ -29,6 +29,13 @@ struct HeldOutOptions {
   int rows = 4000;        ///< frames evaluated at most: the same ones, under the same masks, each time
 };
 
+/// Of a backend that is a device.
+struct DeviceOptions {
+  int number = 0;      ///< which, where there are several
+  bool record = true;  ///< replay steps as one graph; else operations are enqueued one by one, with the same result
+  bool tf32 = false;   ///< products of fp32 numbers by tensor cores, with 10 bits of mantissa
+};
+
 struct CheckpointOptions {
   std::filesystem::path directory;  ///< empty: nothing is written
   std::chrono::seconds every{300};  ///< wall clock between saves; a run also saves when it ends or is stopped
@@ -51,6 +58,7 @@ struct RunOptions {
   std::function<void(Preparation const&)> on_preparation{};
   std::stop_token stop{};
   Executor* executor = nullptr;
+  DeviceOptions device{};
 };
 
 /// Options of a Pretrainer<Model>: one flat aggregate, so that a program names only what it changes.
@@ -71,6 +79,7 @@ template <class Model> struct PretrainerOptions {
   std::function<void(Preparation const&)> on_preparation{};
   std::stop_token stop{};
   Executor* executor = nullptr;  ///< the host's pool; nullptr: sotto's own, of `threads`
+  DeviceOptions device{};
 
   SOTTO_COLD RunOptions run() const {
     return {.budget = budget,
@@ -86,7 +95,8 @@ template <class Model> struct PretrainerOptions {
             .on_step = on_step,
             .on_preparation = on_preparation,
             .stop = stop,
-            .executor = executor};
+            .executor = executor,
+            .device = device};
   }
 };
 

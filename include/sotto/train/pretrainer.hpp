@@ -27,7 +27,7 @@ class Pretrainer : detail::LearnerHolder<detail::sound<Model>, B>, public Traini
       : detail::LearnerHolder<detail::sound<Model>, B>{ModelLearner<detail::sound<Model>, B>(options)},
         Training(this->learner, std::move(source), options.run()) {}
 
-  Engine<detail::sound<Model>, B>& engine() { return this->learner.engine(); }
+  auto& engine() { return this->learner.engine(); }
 
  private:
   [[no_unique_address]] detail::Door<Model, detail::broken_rule<Model>()> door_;

@@ -1,0 +1,376 @@
+// The arithmetic of training on a GPU: a batch is one range of rows, and a step is recorded once and replayed.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include <sotto/backend/cuda/cuda.hpp>
+#include <sotto/core/buffer.hpp>
+#include <sotto/data/batch.hpp>
+#include <sotto/optim/schedule.hpp>
+#include <sotto/train/batch_measures.hpp>
+#include <sotto/train/engine.hpp>
+#include <sotto/train/network.hpp>
+#include <sotto/train/options.hpp>
+
+namespace sotto::inline SOTTO_ABI {
+
+/// What the host sends for a batch, in one piece: numbers, then row numbers, then features. Offsets are bytes.
+struct DeviceBatchLayout {
+  int rows, sequences, features;
+
+  constexpr std::size_t offsets() const { return padded(sizeof(cuda::StepInput)); }
+  constexpr std::size_t utterances() const { return offsets() + ints(sequences + 1); }
+  constexpr std::size_t starts() const { return utterances() + ints(sequences); }
+  constexpr std::size_t masked() const { return starts() + ints(sequences); }
+  constexpr std::size_t unmasked() const { return masked() + ints(rows); }
+  constexpr std::size_t targets() const { return unmasked() + ints(rows); }
+  constexpr std::size_t feature_values() const { return targets() + ints(2 * rows); }
+  constexpr std::size_t bytes() const {
+    return feature_values() + sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(features);
+  }
+
+  /// Writes a batch there; rows past its own are zeros, and entries past its own are -1.
+  SOTTO_COLD void fill(Batch const& batch, std::byte* at) const {
+    auto* const offset = reinterpret_cast<int*>(at + offsets());
+    auto* const utterance = reinterpret_cast<int*>(at + utterances());
+    auto* const start = reinterpret_cast<int*>(at + starts());
+    auto* const mask = reinterpret_cast<int*>(at + masked());
+    auto* const rest = reinterpret_cast<int*>(at + unmasked());
+    auto* const target = reinterpret_cast<int*>(at + targets());
+    auto* const values = reinterpret_cast<float*>(at + feature_values());
+    int s = 0, row = 0, m = 0, u = 0;
+    offset[0] = 0;
+    for (PackedLane const& lane : batch.lanes) {
+      for (int i = 0; i < lane.sequences(); ++i, ++s) {
+        const auto k = static_cast<std::size_t>(i);
+        utterance[s] = lane.utterances[k];
+        start[s] = lane.starts[k];
+        offset[s + 1] = row + lane.offsets[k + 1];
+      }
+      const std::size_t n = lane.masked.size();
+      for (std::size_t i = 0; i < n; ++i, ++m) {
+        mask[m] = row + lane.masked[i];
+        target[m] = lane.targets.empty() ? 0 : lane.targets[i];
+      }
+      for (std::size_t i = 0; i < lane.unmasked.size(); ++i, ++u) {
+        rest[u] = row + lane.unmasked[i];
+        target[rows + u] = lane.targets.empty() ? 0 : lane.targets[n + i];
+      }
+      std::memcpy(values + static_cast<std::size_t>(row) * static_cast<std::size_t>(features), lane.features.data(),
+                  sizeof(float) * static_cast<std::size_t>(lane.rows()) * static_cast<std::size_t>(features));
+      row += lane.rows();
+    }
+    for (; s < sequences; ++s) {
+      utterance[s] = start[s] = 0;
+      offset[s + 1] = row;
+    }
+    std::fill(mask + m, mask + rows, -1);
+    std::fill(rest + u, rest + rows, -1);
+    std::fill(target + m, target + rows, -1);
+    std::fill(target + rows + u, target + 2 * rows, -1);
+    std::fill(values + static_cast<std::size_t>(row) * static_cast<std::size_t>(features),
+              values + static_cast<std::size_t>(rows) * static_cast<std::size_t>(features), 0.f);
+  }
+
+ private:
+  static constexpr std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+  static constexpr std::size_t ints(int n) { return padded(sizeof(int) * static_cast<std::size_t>(n)); }
+};
+
+/// A spec's parameters on a GPU, and what a batch does to them. B: Cuda<Storage>.
+template <class Model, class B> class DeviceEngine {
+ public:
+  using Net = Network<Model, B>;
+  using Encoder = typename Net::EncoderLayer;
+  using E = typename B::Element;
+  using R = typename B::Master;
+  using Index = typename B::Index;
+  using ObjectiveOptions = typename Model::Objective::Options;
+  static constexpr auto const& table = parameter_table<Model>;
+  static constexpr std::size_t size = count(table);
+  static constexpr int classes = Model::Objective::classes, features = Net::features;
+  static constexpr int steps_ahead = 1;
+  static_assert(Model::Objective::Statistics::size == 0,
+                "sotto: an objective with batch statistics cannot be trained on a GPU yet");
+
+  /// Bytes of device memory that an engine holds for batches of at most capacity.rows rows; workspaces of products come
+  /// on top.
+  static constexpr std::size_t bytes(Capacity capacity) {
+    return 4 * sizeof(float) * stride + Net::weight_bytes() + Net::activation_bytes(capacity) +
+           3 * layout_for(capacity, first_sequences(capacity)).bytes();
+  }
+
+  SOTTO_COLD DeviceEngine(Capacity capacity, DeviceOptions const& options)
+      : backend_(options.number, options.tf32), options_(options), capacity_(capacity),
+        host_values_(size * sizeof(float)), host_first_(size * sizeof(float)), host_second_(size * sizeof(float)) {
+    expect_memory();
+    numbers_ = cuda::DeviceMemory(4 * sizeof(float) * stride);
+    prepared_ = cuda::DeviceMemory(Net::weight_bytes());
+    Arena weights(prepared_.begin());
+    weights_ = Net::carve_weights(weights);
+    master_ = Net::template carve_parameters<R const>(number(0));
+    activations_ = cuda::DeviceMemory(Net::activation_bytes(capacity));
+    outputs_ = cuda::DeviceMemory(output_bytes());
+    results_ = cuda::Results(backend_.context(), output_bytes());
+    make_room(first_sequences(capacity));
+  }
+
+  /// The numbers on the host: what prepare() takes, and what settle() brings.
+  std::span<float> values() { return {host_values_.template as<float>(), size}; }
+  std::span<float> first_moments() { return {host_first_.template as<float>(), size}; }
+  std::span<float> second_moments() { return {host_second_.template as<float>(), size}; }
+  /// Of the last step, brought from the device.
+  SOTTO_COLD std::vector<float> gradients() {
+    std::vector<float> on_host(size);
+    backend_.copy_to_host(on_host.data(), reinterpret_cast<std::byte const*>(number(3)), size * sizeof(float));
+    return on_host;
+  }
+  B& backend() { return backend_; }
+  /// Kernels, products, copies and fills of a training step, once one was recorded.
+  std::size_t nodes() const { return training_.nodes(); }
+
+  /// Brings the host's numbers to the device and makes the copies that products read.
+  SOTTO_COLD void prepare() {
+    backend_.wait();
+    const auto bring = [&](std::size_t i, Buffer const& from) {
+      backend_.copy_to_device(reinterpret_cast<std::byte*>(number(i)), from.begin(), size * sizeof(float));
+    };
+    bring(0, host_values_);
+    bring(1, host_first_);
+    bring(2, host_second_);
+    prepare_parts();
+    backend_.plan_update(table, number(0), number(3), number(1), number(2));
+    backend_.copy_weights();
+    backend_.wait();
+  }
+
+  /// As Learner has them.
+  SOTTO_COLD void submit(Batch const& batch, Noise const& noise, ObjectiveOptions const& options,
+                         OptimizerOptions const& optimizer, double rate, std::uint64_t step) {
+    cuda::StepInput input{};
+    input.updates = 1;
+    input.rate = rate;
+    input.beta1 = optimizer.beta1;
+    input.beta2 = optimizer.beta2;
+    input.epsilon = optimizer.epsilon;
+    input.weight_decay = optimizer.weight_decay;
+    input.clip = optimizer.clip;
+    input.correction1 = 1 - std::pow(optimizer.beta1, static_cast<double>(step));
+    input.correction2 = 1 - std::pow(optimizer.beta2, static_cast<double>(step));
+    enqueue(batch, noise, options, input, training_, true);
+    under_way_.push_back(target_perplexity(batch));
+  }
+  SOTTO_COLD StepResult collect() {
+    const Read read = this->read();
+    StepResult result{measures(read), read.output.gradient_norm};
+    result.measures.target_perplexity = under_way_.front();
+    under_way_.erase(under_way_.begin());
+    return result;
+  }
+  SOTTO_COLD void settle() {
+    const auto fetch = [&](std::size_t i, Buffer const& to) {
+      backend_.copy_to_host(to.begin(), reinterpret_cast<std::byte const*>(number(i)), size * sizeof(float));
+    };
+    fetch(0, host_values_);
+    fetch(1, host_first_);
+    fetch(2, host_second_);
+  }
+  SOTTO_COLD StepResult rehearse(Batch const& batch, Noise const& noise, ObjectiveOptions const& options) {
+    enqueue(batch, noise, options, {}, training_, true);
+    const Read read = this->read();
+    return {measures(read), read.output.gradient_norm};
+  }
+  /// Loss of a batch alone. spread: deviation of the encoder's output over the batch's rows, mean over channels.
+  SOTTO_COLD BatchMeasures measure(Batch const& batch, ObjectiveOptions const& options, double* spread) {
+    enqueue(batch, Noise::off(), options, {}, evaluation_, false);
+    const Read read = this->read();
+    BatchMeasures result = measures(read);
+    result.target_perplexity = target_perplexity(batch);
+    if (spread != nullptr) *spread = read.output.spread;
+    return result;
+  }
+
+ private:
+  struct Read {
+    cuda::StepOutput output;
+    std::span<int const> histogram;
+  };
+
+  static constexpr DeviceBatchLayout layout_for(Capacity capacity, int sequences) {
+    return {capacity.rows, sequences, features};
+  }
+  /// Sequences that there is room for at first; a batch with more makes more.
+  static constexpr int first_sequences(Capacity capacity) {
+    return 16 + 4 * capacity.rows / std::max(1, capacity.longest);
+  }
+  static constexpr std::size_t output_bytes() {
+    return (sizeof(cuda::StepOutput) + 63) / 64 * 64 + sizeof(int) * static_cast<std::size_t>(classes);
+  }
+  /// From one buffer of numbers to the next: each begins where 16 bytes can be loaded at once.
+  static constexpr std::size_t stride = (size + 63) / 64 * 64;
+  R* number(std::size_t i) const { return numbers_.template as<float>() + i * stride; }
+
+  SOTTO_COLD void expect_memory() const {
+    const cuda::DeviceFacts facts = cuda::device_facts(options_.number);
+    const std::size_t needed = bytes(capacity_) + (std::size_t{64} << 20);
+    if (needed > facts.free_bytes)
+      throw_error(ErrorCode::device,
+                  {"training needs ", static_cast<double>(needed >> 20) / 1024, " GiB of GPU memory, and ", facts.name,
+                   " has ", static_cast<double>(facts.free_bytes >> 20) / 1024,
+                   " GiB free: use smaller batch.rows, a smaller model or another device"});
+  }
+  /// Buffers for batches of so many sequences; what was recorded before is for fewer.
+  SOTTO_COLD void make_room(int sequences) {
+    backend_.wait();
+    layout_ = layout_for(capacity_, sequences);
+    feed_ = cuda::Feed();
+    feed_ = cuda::Feed(backend_.context(), layout_.bytes());
+    current_ = cuda::DeviceMemory();
+    current_ = cuda::DeviceMemory(layout_.feature_values());
+    features_ = cuda::DeviceMemory();
+    features_ = cuda::DeviceMemory(static_cast<std::size_t>(capacity_.rows) * features * element_bytes);
+    tiles_ = cuda::DeviceMemory();
+    tiles_ = cuda::DeviceMemory(B::tile_bytes(capacity_.rows, sequences));
+    training_ = {};
+    evaluation_ = {};
+  }
+  SOTTO_COLD void prepare_parts() {
+    for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(backend_, master_, weights_, part);
+  }
+
+  /// Sends a batch and enqueues a step on it, and the copy of what it leaves behind.
+  SOTTO_COLD void enqueue(Batch const& batch, Noise const& noise, ObjectiveOptions const& options,
+                          cuda::StepInput input, cuda::Recording& recording, bool trains) {
+    int sequences = 0;
+    for (PackedLane const& lane : batch.lanes) sequences += lane.sequences();
+    if (batch.rows > capacity_.rows)
+      throw_error(ErrorCode::internal,
+                  {"a batch of ", batch.rows, " rows came where ", capacity_.rows, " were planned"});
+    if (sequences > layout_.sequences) make_room(2 * sequences);
+    input.masked = static_cast<int>(batch.masked);
+    input.rows = static_cast<int>(batch.rows);
+    input.cursor = noise.cursor;
+    input.skipped = noise.skipped;
+    Noise recorded = noise;  // what differs from step to step is in the input
+    recorded.cursor = 0;
+    recorded.skipped = 0;
+    std::byte* const at = feed_.fill();
+    std::memcpy(at, &input, sizeof input);
+    layout_.fill(batch, at);
+    std::byte const* const sent = feed_.send();
+    backend_.copy_on_device(current_.begin(), sent, layout_.feature_values());
+    const auto n = static_cast<std::size_t>(capacity_.rows) * features;
+    backend_.convert({reinterpret_cast<OnDevice<float> const*>(sent + layout_.feature_values()), n},
+                     {reinterpret_cast<E*>(features_.begin()), n});
+    feed_.release();
+    const auto step = [&] { run(recorded, options, trains); };
+    if (options_.record && recording) {
+      backend_.replay(recording);
+    } else {
+      step();  // enqueued one by one: plans and scratch are made on the way
+      if (options_.record) recording = backend_.record(step);
+    }
+    results_.take(outputs_.begin());
+  }
+
+  /// Everything that a step enqueues.
+  SOTTO_COLD void run(Noise const& noise, ObjectiveOptions const& options, bool trains) {
+    const auto ints = [&](std::size_t offset) { return reinterpret_cast<Index const*>(current_.begin() + offset); };
+    const auto* const input = reinterpret_cast<cuda::StepInput const*>(current_.begin());
+    const int rows = capacity_.rows;
+    const Lane<Index> lane{ints(layout_.offsets()),
+                           ints(layout_.utterances()),
+                           ints(layout_.starts()),
+                           layout_.sequences,
+                           rows,
+                           capacity_.longest,
+                           ints(layout_.masked()),
+                           ints(layout_.unmasked()),
+                           rows,
+                           rows,
+                           ints(layout_.targets())};
+    auto* const output = reinterpret_cast<cuda::StepOutput*>(outputs_.begin());
+    const auto in_output = [&](std::size_t offset) { return outputs_.begin() + offset; };
+    auto* const histogram = reinterpret_cast<OnDevice<int>*>(in_output((sizeof(cuda::StepOutput) + 63) / 64 * 64));
+    backend_.begin_step(lane, input, output, tiles_.begin());
+    if constexpr (classes > 0) backend_.clear_counts({histogram, static_cast<std::size_t>(classes)});
+    Measures<OnDevice<double>> measures{
+        *reinterpret_cast<OnDevice<double>*>(in_output(offsetof(cuda::StepOutput, loss))),
+        reinterpret_cast<OnDevice<int>*>(in_output(offsetof(cuda::StepOutput, correct))),
+        reinterpret_cast<OnDevice<int>*>(in_output(offsetof(cuda::StepOutput, predicted))),
+        classes > 0 ? histogram : nullptr};
+    const BatchScope<B> scope{ints(offsetof(cuda::StepInput, masked)), ints(offsetof(cuda::StepInput, rows)), nullptr};
+    Arena arena(activations_.begin());
+    auto a = Net::carve(arena, capacity_);
+    const Rows<E const, features> x{reinterpret_cast<E const*>(features_.begin()), rows};
+    Net::forward(backend_, weights_, lane, noise, options, scope, x, a, measures);
+    if (!trains) {
+      backend_.spread(a.encoder.output,
+                      *reinterpret_cast<OnDevice<double>*>(in_output(offsetof(cuda::StepOutput, spread))));
+      return;
+    }
+    const auto gradients = Net::template carve_parameters<R>(number(3));
+    backend_.clear(Array<R>{number(3), size});
+    Net::backward(backend_, weights_, gradients, lane, noise, options, scope, x, a);
+    Net::finish(backend_, master_, gradients);
+    backend_.update();
+    prepare_parts();
+  }
+
+  SOTTO_COLD Read read() {
+    std::byte const* const at = results_.read();
+    Read read;
+    std::memcpy(&read.output, at, sizeof read.output);
+    read.histogram = {reinterpret_cast<int const*>(at + (sizeof(cuda::StepOutput) + 63) / 64 * 64),
+                      static_cast<std::size_t>(classes)};
+    return read;
+  }
+  static BatchMeasures measures(Read const& read) {
+    BatchMeasures m;
+    m.loss = read.output.loss;
+    m.masked_accuracy =
+        read.output.predicted > 0 ? static_cast<double>(read.output.correct) / read.output.predicted : 0;
+    m.code_perplexity = perplexity(std::vector<double>(read.histogram.begin(), read.histogram.end()));
+    return m;
+  }
+  static double target_perplexity(Batch const& batch) {
+    std::vector<double> histogram(static_cast<std::size_t>(classes));
+    if constexpr (classes > 0)
+      for (auto const& lane : batch.lanes)
+        for (std::size_t i = 0; i < lane.masked.size(); ++i) ++histogram[static_cast<std::size_t>(lane.targets[i])];
+    return perplexity(histogram);
+  }
+
+  static constexpr std::size_t element_bytes = sizeof(typename detail::ValueOf<E>::type);
+
+  B backend_;
+  DeviceOptions options_;
+  Capacity capacity_;
+  Buffer host_values_, host_first_, host_second_;
+  cuda::DeviceMemory numbers_;  ///< values, first and second moments, gradients
+  cuda::DeviceMemory prepared_, activations_, outputs_;
+  DeviceBatchLayout layout_{};
+  cuda::Feed feed_;
+  cuda::DeviceMemory current_, features_, tiles_;  ///< of the step that runs
+  cuda::Results results_;
+  typename Net::Weights weights_{};
+  typename Net::Master master_{};
+  cuda::Recording training_, evaluation_;
+  std::vector<double> under_way_;  ///< target perplexities of the steps not yet collected
+};
+
+/// On a device a batch is one lane.
+template <class Model, class Storage> struct EngineOf<Model, Cuda<Storage>> {
+  using type = DeviceEngine<Model, Cuda<Storage>>;
+  static LanePacking packing(RunOptions const&, int batch_rows) { return {batch_rows, 1}; }
+  static std::unique_ptr<type> make(RunOptions const& options, Capacity capacity) {
+    return std::make_unique<type>(capacity, options.device);
+  }
+};
+
+}  // namespace sotto::inline SOTTO_ABI
