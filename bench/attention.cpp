@@ -54,7 +54,8 @@ template <class Policy, int HeadWidth> void measure(char const* name, int length
   const int sequences = 2, rows = sequences * length, width = heads * HeadWidth;
   std::vector<int> offsets(static_cast<std::size_t>(sequences) + 1);
   for (int i = 0; i <= sequences; ++i) offsets[static_cast<std::size_t>(i)] = i * length;
-  const sotto::Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows, length, nullptr, nullptr, 0, nullptr};
+  const sotto::Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows,   length,
+                              nullptr,        nullptr, 0,       0,         nullptr};
   const auto size = [&](int columns) { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns); };
   Aligned qkv(size(3 * width)), out(size(width)), d_out(size(width)), d_qkv(size(3 * width)), log_sum(size(heads)),
       gates(size(heads)), d_gates(size(heads)), table(static_cast<std::size_t>(Policy::table(heads)) + 1),

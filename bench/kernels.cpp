@@ -99,7 +99,7 @@ int main() {
   std::iota(order.begin(), order.end(), 0);
   for (int& t : targets) t = static_cast<int>(random.below(width));
   const std::vector<int> offsets{0, rows}, zero{0};
-  const Lane<int> lane{offsets.data(), zero.data(), zero.data(), 1, rows, rows, nullptr, nullptr, 0, nullptr};
+  const Lane<int> lane{offsets.data(), zero.data(), zero.data(), 1, rows, rows, nullptr, nullptr, 0, 0, nullptr};
   const Philox key(1, Purpose::dropout);
   double sum = 0;
   std::int64_t correct = 0;

@@ -127,7 +127,7 @@ void convolutions(int width, int groups, int taps, int sequences, int frames) {
   const int rows = sequences * frames, c = shape.channels();
   std::vector<int> offsets;
   for (int i = 0; i <= sequences; ++i) offsets.push_back(i * frames);
-  const Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows, frames, nullptr, nullptr, 0, nullptr};
+  const Lane<int> lane{offsets.data(), nullptr, nullptr, sequences, rows, frames, nullptr, nullptr, 0, 0, nullptr};
   const Buffer x = buffer(area(rows, width)), y = buffer(area(rows, width)), weight = buffer(area(width, c * taps)),
                bias = buffer(area(width, 1)), dw = buffer(area(width, c * taps)),
                panels = buffer(shape.panels_floats());

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include <sotto/nn/noise.hpp>
@@ -39,6 +40,8 @@ struct PretrainRequest {
   sotto::OptimizerOptions optimizer{};
   sotto::HeldOutOptions held_out{};
   std::chrono::seconds save_every{300};
+  std::optional<int> gpu;  ///< which GPU trains; none: the processor
+  bool wide = false;       ///< on a GPU: numbers in fp32 rather than bf16
 };
 
 struct ProbeRequest {
@@ -50,7 +53,8 @@ struct ProbeRequest {
 };
 
 struct InfoRequest {
-  std::string model;  ///< empty: a table of all
+  std::string model;   ///< empty: a table of all
+  std::string device;  ///< whose bounds are shown; empty: none
   bool json = false;
   int slots = 0, threads = 0;
   sotto::BatchOptions batch{.rows = 0};

@@ -60,9 +60,66 @@ void explain(ModelFacts const& model, sotto::BatchOptions const& batch) {
   }
 }
 
+/// Bounds of a step on a GPU, operation by operation.
+void bound(ModelFacts const& model, sotto::DeviceSheet const& sheet, bool json) {
+  double seconds = 0, flops = 0, bytes = 0;
+  int launches = 0;
+  if (!json) {
+    print(
+        text("%s on %s: bounds of a training step on %d frames, from data sheets (%.0f TFLOP/s bf16, %.0f TFLOP/s "
+             "fp32, %.2f TB/s)",
+             model.name.c_str(), std::string(sheet.title).c_str(), model.batch_rows, sheet.tensor_flops / 1e12,
+             sheet.float_flops / 1e12, sheet.bandwidth / 1e12));
+    print("This is what arithmetic and memory allow, no measurement: kernels take longer.");
+    print();
+    print(text("%-50s %8s %10s %9s %9s  %s", "operation", "launches", "GFLOP", "MB", "ms", "bound by"));
+  }
+  for (auto const& operation : model.operations) {
+    const double least = operation.seconds(sheet);
+    const bool memory = operation.bytes / sheet.bandwidth >= least;
+    if (json)
+      print(JsonLine()
+                .add("model", model.name)
+                .add("device", std::string(sheet.name))
+                .add("operation", std::string(operation.name))
+                .add("launches", operation.launches)
+                .add("flops", operation.flops)
+                .add("bytes", operation.bytes)
+                .add("bound_ms", least * 1e3)
+                .str());
+    else
+      print(text("%-50s %8s %10.1f %9.1f %9.3f  %s", std::string(operation.name).c_str(),
+                 operation.launches > 0 ? std::to_string(operation.launches).c_str() : "", operation.flops / 1e9,
+                 operation.bytes / 1e6, least * 1e3, memory ? "memory" : "arithmetic"));
+    seconds += least;
+    flops += operation.flops;
+    bytes += operation.bytes;
+    launches += operation.launches;
+  }
+  if (json)
+    print(JsonLine()
+              .add("model", model.name)
+              .add("device", std::string(sheet.name))
+              .add("rows", model.batch_rows)
+              .add("bound_ms", seconds * 1e3)
+              .add("bound_frames_per_second", model.batch_rows / seconds)
+              .str());
+  else
+    print(text("%-50s %8d %10.1f %9.1f %9.3f  %.2f million frames/s at most, %s of audio a second", "a step", launches,
+               flops / 1e9, bytes / 1e6, seconds * 1e3, model.batch_rows / seconds / 1e6,
+               sotto::format_duration(model.batch_rows / seconds * .02).c_str()));
+}
+
 }  // namespace
 
 int info(InfoRequest const& request) {
+  if (!request.device.empty()) {
+    if (request.model.empty())
+      throw sotto::Error(sotto::ErrorCode::usage, "--device needs the name of a model: sotto info slim --device h100");
+    auto const& sheet = sotto::device_sheet(request.device);
+    bound(sotto::presets::All::visit(request.model, [&]<class S>() { return facts<S>(request); }), sheet, request.json);
+    return budget_spent;
+  }
   if (!request.model.empty()) {
     const auto model = sotto::presets::All::visit(request.model, [&]<class S>() { return facts<S>(request); });
     if (request.json)

@@ -45,7 +45,7 @@ std::string command_line(int argc, char** argv) {
 
 int run(int argc, char** argv) {
   CLI::App app{
-      "sotto pretrains self-supervised speech encoders within a compute budget, on the CPU.\n"
+      "sotto pretrains self-supervised speech encoders within a compute budget.\n"
       "Begin with `sotto demo`: three minutes, no data of your own needed.",
       "sotto"};
   app.set_version_flag("--version", std::to_string(SOTTO_VERSION_MAJOR) + "." + std::to_string(SOTTO_VERSION_MINOR) +
@@ -80,6 +80,11 @@ int run(int argc, char** argv) {
   p->add_option("--model", pretrain.model, "Name of a model; `sotto info` lists them")->required();
   p->add_option("--data", pretrain.data, "A folder of audio files (a folder in it a speaker), or a manifest.tsv")
       ->required();
+  std::string device = "cpu", precision = "bf16";
+  p->add_option("--device", device, "cpu, cuda or cuda:N, the GPU number N")->capture_default_str();
+  p->add_option("--precision", precision, "Of a GPU's activations and products: bf16 or fp32")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"bf16", "fp32"}));
   p->add_option("--budget", pretrain.budget, "1e13flop, 200updates, 2h-audio or 10min-wall")->required();
   p->add_option("--out", pretrain.out, "Directory for checkpoint.safetensors and report.html")->required();
   p->add_flag("--resume", pretrain.resume, "Go on from the checkpoint in --out, to the bit as if never interrupted");
@@ -155,6 +160,7 @@ int run(int argc, char** argv) {
   program::InfoRequest info;
   auto* const i = app.add_subcommand("info", "Shape, price and memory of a model; without a name, a table of all");
   i->add_option("model", info.model, "Name of a model");
+  i->add_option("--device", info.device, "Bounds of a training step on a GPU: h100, a100, rtx4090 or l4");
   i->add_flag("--json", info.json, "One JSON object a model");
   i->add_option("--batch-rows", info.batch.rows, "Frames of 20 ms a step; 0: the model's default")->check(natural);
   i->add_option("--lane-rows", info.batch.lane_rows, "Frames that go through the network at once")
@@ -199,6 +205,19 @@ int run(int argc, char** argv) {
   pretrain.batch.crop = std::chrono::milliseconds(std::lround(crop * 1000));
   pretrain.save_every = std::chrono::seconds(save_every);
   pretrain.exclude_test_split = !exclude_split.empty();
+  pretrain.wide = precision == "fp32";
+  if (device != "cpu") {
+    int number = 0;
+    const std::string_view digits = device.size() > 5 ? std::string_view(device).substr(5) : "0";
+    const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (!(device == "cuda" || device.starts_with("cuda:")) || device == "cuda:" || read.ec != std::errc{} ||
+        read.ptr != digits.data() + digits.size() || number < 0) {
+      std::fprintf(stderr, "sotto: --device is cpu, cuda or cuda:N, not '%s'; see `sotto pretrain --help`\n",
+                   device.c_str());
+      return program::usage_error;
+    }
+    pretrain.gpu = number;
+  }
   if (p->parsed()) return program::guarded<program::PretrainRequest, program::pretrain>(pretrain);
   if (q->parsed()) return program::guarded<program::ProbeRequest, program::probe>(probe);
   if (i->parsed()) return program::guarded<program::InfoRequest, program::info>(info);

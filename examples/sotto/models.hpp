@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <sotto/budget/device_bound.hpp>
 #include <sotto/budget/units.hpp>
 #include <sotto/core/parallel.hpp>
 #include <sotto/data/source.hpp>
@@ -36,8 +37,9 @@ struct ModelFacts {
   double paper_flops_per_second = 0;  ///< with the waveform stack, in the paper's convention
   int batch_rows = 0;                 ///< 20 ms frames a step
   int slots = 0, threads = 0;
-  std::size_t parameter_bytes = 0;   ///< values, moments, gradients of each slot, working copies
-  std::size_t activation_bytes = 0;  ///< of the lanes that are computed at once
+  std::size_t parameter_bytes = 0;                 ///< values, moments, gradients of each slot, working copies
+  std::size_t activation_bytes = 0;                ///< of the lanes that are computed at once
+  std::vector<sotto::DeviceOperation> operations;  ///< of a training step on a GPU, where they were asked for
 };
 
 /// What a run tells before its first step.
@@ -77,6 +79,10 @@ template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySo
 template <class Model> std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed);
 template <class Model>
 std::unique_ptr<sotto::probe::FeatureExtractor> checkpoint_features(sotto::Checkpoint const& checkpoint);
+/// Trains on request.gpu. Error(device) in a program that was built without CUDA, or on a machine without a GPU.
+RunEnd train_on_gpu(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch);
+/// The same errors, before anything is read; else its name.
+std::string expect_gpu(int number);
 template <class Model> bool is_model_of(sotto::Checkpoint const& checkpoint);
 
 }  // namespace program

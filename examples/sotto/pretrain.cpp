@@ -48,6 +48,11 @@ void print_failure(char const* outcome, std::string const& reason) {
 
 int train(PretrainRequest const& request, SignalWatch& signals) {
   check(request);
+  if (request.gpu) {
+    const std::string name = expect_gpu(*request.gpu);
+    if (!request.json)
+      print(text("device   GPU %d, %s, in %s", *request.gpu, name.c_str(), request.wide ? "fp32" : "bf16"));
+  }
   sotto::CorpusOptions limits;
   limits.memory = static_cast<std::size_t>(request.memory_gib * static_cast<double>(1ull << 30));
   const sotto::Corpus corpus = sotto::Corpus::open(request.data, limits);

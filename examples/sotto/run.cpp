@@ -255,8 +255,10 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
       signals.request_stop();
     }
   };
-  RunEnd end = sotto::presets::All::visit(
-      request.model, [&]<class S>() { return train<S>(request, sotto::AnySource(corpus), watch); });
+  RunEnd end = request.gpu ? train_on_gpu(request, sotto::AnySource(corpus), watch)
+                           : sotto::presets::All::visit(request.model, [&]<class S>() {
+                               return train<S>(request, sotto::AnySource(corpus), watch);
+                             });
   terminal.close();
   if (last)
     end.training = {

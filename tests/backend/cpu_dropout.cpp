@@ -14,7 +14,7 @@ constexpr float guard = -12345.0f;
 struct Packed {  // three sequences of utterances 7, 2, 9 cut at frames 5, 0, 100
   std::vector<int> offsets{0, 4, 5, 12}, utterances{7, 2, 9}, starts{5, 0, 100};
   Lane<int> lane() const {
-    return {offsets.data(), utterances.data(), starts.data(), 3, 12, 7, nullptr, nullptr, 0, nullptr};
+    return {offsets.data(), utterances.data(), starts.data(), 3, 12, 7, nullptr, nullptr, 0, 0, nullptr};
   }
 };
 
@@ -56,7 +56,8 @@ TEST_CASE("dropout keeps what dropout_kept keeps, at every width and stride") {
 TEST_CASE("dropout drops the asked share and keeps the mean") {
   const int rows = 500, width = 384;
   const std::vector<int> offsets{0, rows}, utterances{4}, starts{0};
-  const Lane<int> lane{offsets.data(), utterances.data(), starts.data(), 1, rows, rows, nullptr, nullptr, 0, nullptr};
+  const Lane<int> lane{offsets.data(), utterances.data(), starts.data(), 1, rows, rows, nullptr, nullptr, 0, 0,
+                       nullptr};
   for (float p : {0.05f, 0.1f, 0.5f}) {
     std::vector<float> x(static_cast<std::size_t>(rows) * width, 1.0f);
     cpu::dropout(lane, Philox(1, Purpose::dropout), 0, 0, p, {x.data(), rows, width, width});
@@ -78,7 +79,7 @@ TEST_CASE("a frame's dropout mask does not depend on the lane it is packed in") 
   std::vector<float> together(12 * 64, 1.0f), alone(7 * 64, 1.0f);
   cpu::dropout(packed.lane(), key, 8, 2, 0.5f, {together.data(), 12, 64, 64});
   const std::vector<int> offsets{0, 7}, utterances{9}, starts{100};
-  cpu::dropout({offsets.data(), utterances.data(), starts.data(), 1, 7, 7, nullptr, nullptr, 0, nullptr}, key, 8, 2,
+  cpu::dropout({offsets.data(), utterances.data(), starts.data(), 1, 7, 7, nullptr, nullptr, 0, 0, nullptr}, key, 8, 2,
                0.5f, {alone.data(), 7, 64, 64});
   CHECK(std::vector<float>(together.begin() + 5 * 64, together.end()) == alone);
 }

@@ -77,8 +77,7 @@ template <class Model> struct Cost {
     return {2 * Objective::template Head<Model, Pricing>::training_multiply_adds(masked, unmasked, options)};
   }
 
- private:
-  struct Pricing {  // enough of a backend to name a Head
+  struct Pricing {  ///< enough of a backend to name a Head
     using Element = float;
     using Master = float;
     using Index = int;

@@ -94,8 +94,9 @@ template <class Model> SOTTO_COLD std::vector<DeviceOperation> device_operations
   once("features and input projection", 0, 4 * r * d * Sound::Frontend::features,
        4 * r * Sound::Frontend::features + 3 * element * r * (Sound::Frontend::features + d), true);
   once("heads and loss", 0,
-       2. * static_cast<double>(Sound::Objective::template Head<Sound, detail::BoundPricing>::training_multiply_adds(
-                rows, 0, typename Sound::Objective::Options{})),
+       2. * static_cast<double>(
+                Sound::Objective::template Head<Sound, typename Cost<Sound>::Pricing>::training_multiply_adds(
+                    rows, 0, typename Sound::Objective::Options{})),
        element * r * 10 * d, true);
   const auto numbers = static_cast<double>(parameter_count<Sound>);
   once("gradients cleared, norm, AdamW and working copies", 4, 15 * numbers, numbers * (4 + 4 + 7 * 4 + element),

@@ -108,7 +108,7 @@ template <class Model, class B = Cpu<float>> class EncoderFeatures final : publi
     Arena arena(arena_.begin());
     auto activations = Layer::carve(arena, rows, rows);
     const int offsets[2] = {0, rows}, utterance = 0;
-    const Lane<int> lane{offsets, &utterance, &first, 1, rows, rows, nullptr, nullptr, 0, nullptr};
+    const Lane<int> lane{offsets, &utterance, &first, 1, rows, rows, nullptr, nullptr, 0, 0, nullptr};
     const std::size_t at = static_cast<std::size_t>(first);
     Net::encode(backend_, state_->weights, lane, {features_.data() + at * Frontend::features, rows}, activations);
     for (int i = 0; i <= Layer::depth; ++i) {

@@ -105,10 +105,21 @@ template <class Model, class B> class DeviceEngine {
            3 * layout_for(capacity, first_sequences(capacity)).bytes();
   }
 
+  /// Error(device) where there is no such device, or where it has not that much memory.
+  SOTTO_COLD static void expect_memory(Capacity capacity, int device) {
+    const cuda::DeviceFacts facts = cuda::device_facts(device);
+    const std::size_t needed = bytes(capacity) + (std::size_t{64} << 20);
+    if (needed > facts.free_bytes)
+      throw_error(ErrorCode::device,
+                  {"training needs ", static_cast<double>(needed >> 20) / 1024, " GiB of GPU memory, and ", facts.name,
+                   " has ", static_cast<double>(facts.free_bytes >> 20) / 1024,
+                   " GiB free: use smaller batch.rows, a smaller model or another device"});
+  }
+
   SOTTO_COLD DeviceEngine(Capacity capacity, DeviceOptions const& options)
       : backend_(options.number, options.tf32), options_(options), capacity_(capacity),
         host_values_(size * sizeof(float)), host_first_(size * sizeof(float)), host_second_(size * sizeof(float)) {
-    expect_memory();
+    expect_memory(capacity, options.number);
     numbers_ = cuda::DeviceMemory(4 * sizeof(float) * stride);
     prepared_ = cuda::DeviceMemory(Net::weight_bytes());
     Arena weights(prepared_.begin());
@@ -215,15 +226,6 @@ template <class Model, class B> class DeviceEngine {
   static constexpr std::size_t stride = (size + 63) / 64 * 64;
   R* number(std::size_t i) const { return numbers_.template as<float>() + i * stride; }
 
-  SOTTO_COLD void expect_memory() const {
-    const cuda::DeviceFacts facts = cuda::device_facts(options_.number);
-    const std::size_t needed = bytes(capacity_) + (std::size_t{64} << 20);
-    if (needed > facts.free_bytes)
-      throw_error(ErrorCode::device,
-                  {"training needs ", static_cast<double>(needed >> 20) / 1024, " GiB of GPU memory, and ", facts.name,
-                   " has ", static_cast<double>(facts.free_bytes >> 20) / 1024,
-                   " GiB free: use smaller batch.rows, a smaller model or another device"});
-  }
   /// Buffers for batches of so many sequences; what was recorded before is for fewer.
   SOTTO_COLD void make_room(int sequences) {
     backend_.wait();
@@ -368,6 +370,9 @@ template <class Model, class B> class DeviceEngine {
 template <class Model, class Storage> struct EngineOf<Model, Cuda<Storage>> {
   using type = DeviceEngine<Model, Cuda<Storage>>;
   static LanePacking packing(RunOptions const&, int batch_rows) { return {batch_rows, 1}; }
+  static void expect(RunOptions const& options, Capacity capacity) {
+    type::expect_memory(capacity, options.device.number);
+  }
   static std::unique_ptr<type> make(RunOptions const& options, Capacity capacity) {
     return std::make_unique<type>(capacity, options.device);
   }

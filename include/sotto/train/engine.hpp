@@ -228,6 +228,8 @@ template <class Model, class B> struct EngineOf {
   static LanePacking packing(RunOptions const& options, int /*batch_rows*/) {
     return {options.batch.lane_rows, options.slots};
   }
+  /// Throws where the machine cannot do it: before a corpus is read and labelled.
+  static void expect(RunOptions const&, Capacity) {}
   static std::unique_ptr<type> make(RunOptions const& options, Capacity capacity) {
     return std::make_unique<type>(*options.executor, capacity, options.slots);
   }

@@ -34,6 +34,8 @@ template <class Model, class B> class ModelLearner final : public Learner {
     if (!(objective_.mask.probability >= 1e-4f && objective_.mask.probability <= 1))
       throw_error(ErrorCode::usage, {"objective.mask.probability is ", static_cast<double>(objective_.mask.probability),
                                      " and must be from 0.0001 to 1"});
+    const int crop = Frontend::frames(options.batch.crop.count() * 16);
+    EngineOf<Model, B>::expect(options.run(), {std::max({options.batch.rows, options.held_out.rows, crop}), crop});
   }
   using EngineKind = typename EngineOf<Model, B>::type;
   EngineKind& engine() { return *engine_; }
