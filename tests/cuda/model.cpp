@@ -6,33 +6,18 @@
 #include <limits>
 #include <vector>
 
-#include <host_cuda/engine.hpp>
 #include <sotto/backend/cpu/cpu.hpp>
 #include <sotto/cuda.hpp>
 #include <sotto/sotto.hpp>
 
 #include "../backend/odd_models.hpp"
 #include "../encoder/gradients.hpp"
+#include "execution.hpp"
 
 using namespace sotto;
 using namespace sotto::test;
 
 namespace {
-
-/// Sets how the host executes kernels while it lives.
-class Execution {
- public:
-  explicit Execution(host_cuda::Order order, std::uint64_t seed = 1) : before_(host_cuda::options) {
-    host_cuda::options.threads = host_cuda::options.blocks = order;
-    host_cuda::options.seed = seed;
-  }
-  Execution(Execution const&) = delete;
-  Execution& operator=(Execution const&) = delete;
-  ~Execution() { host_cuda::options = before_; }
-
- private:
-  host_cuda::Options before_;
-};
 
 Batch batch_of(PackedLane const& lane, std::uint32_t cursor = 0) {
   Batch batch;
@@ -90,6 +75,7 @@ struct Small : Spec {  // the issue's: two layers of width 64
 TEST_CASE_TEMPLATE(
     "losses and gradients on Cuda are the Reference's, and the same in every order of threads and blocks", Model, Odd,
     OddPre, OddBias, OddSines, Regular) {
+  if (!has_device()) return;
   const auto options = all_rows<Model>();
   for (const bool drops : {false, true}) {
     const Noise noise = drops ? Noise::of({.dropout = .2f}, 2, 3, 9) : Noise::off();
@@ -100,7 +86,7 @@ TEST_CASE_TEMPLATE(
     const double loss = reference.loss(values.data(), lane, noise, options, exact.data());
 
     std::vector<float> first;
-    for (const auto order : {host_cuda::Order::forward, host_cuda::Order::reverse, host_cuda::Order::random}) {
+    for (const auto order : {Order::forward, Order::reverse, Order::random}) {
       const Execution execution(order);
       Trial<Model, Cuda<float>> trial(8);
       const StepResult result = trial.engine.rehearse(batch_of(lane), noise, options);
@@ -119,6 +105,7 @@ TEST_CASE_TEMPLATE(
 }
 
 TEST_CASE("twenty steps on Cuda are those of the Cpu") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   const Capacity capacity{48, 30};
   ThreadPool executor(1);
@@ -151,10 +138,11 @@ TEST_CASE("twenty steps on Cuda are those of the Cpu") {
 }
 
 TEST_CASE("a recorded step, replayed on other boundaries, masks, noise and rates, is the step enqueued one by one") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   std::vector<std::vector<float>> values;
   for (const bool record : {false, true}) {
-    const Execution execution(record ? host_cuda::Order::random : host_cuda::Order::forward);
+    const Execution execution(record ? Order::random : Order::forward);
     Trial<Small, Cuda<bf16>> trial(4, {48, 30}, record);
     CHECK(trial.engine.nodes() == 0);
     std::uint32_t step = 0;
@@ -173,6 +161,7 @@ TEST_CASE("a recorded step, replayed on other boundaries, masks, noise and rates
 }
 
 TEST_CASE("a skipped layer passes its input on, and gets no gradient") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   const PackedLane lane = random_lane({30, 10}, Small::Frontend::features, 16, 5);
   Noise noise;  // layer 1 skipped
@@ -188,6 +177,7 @@ TEST_CASE("a skipped layer passes its input on, and gets no gradient") {
 }
 
 TEST_CASE("a step ahead of the one before it gives the same numbers") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   std::vector<std::vector<double>> losses;
   for (const bool ahead : {false, true}) {
@@ -210,6 +200,7 @@ TEST_CASE("a step ahead of the one before it gives the same numbers") {
 }
 
 TEST_CASE("a loss that is no number leaves the model as it was") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   Trial<Small, Cuda<bf16>> trial(4, {48, 30});
   const std::vector<float> before(trial.engine.values().begin(), trial.engine.values().end());
@@ -228,6 +219,7 @@ TEST_CASE("a loss that is no number leaves the model as it was") {
 }
 
 TEST_CASE("a batch of more sequences than any before makes room for them") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   const PackedLane few = random_lane({24, 24}, Small::Frontend::features, 16, 5),
                    many = random_lane(std::vector<int>(40, 1), Small::Frontend::features, 16, 6);
@@ -240,6 +232,7 @@ TEST_CASE("a batch of more sequences than any before makes room for them") {
 }
 
 TEST_CASE("held-out loss is measured without noise and changes nothing") {
+  if (!has_device()) return;
   const auto options = all_rows<Small>();
   const PackedLane lane = random_lane({30, 10}, Small::Frontend::features, 16, 5);
   ThreadPool executor(1);
@@ -258,12 +251,15 @@ TEST_CASE("held-out loss is measured without noise and changes nothing") {
   }
 }
 
+#ifdef HOST_CUDA_VARIANT
 TEST_CASE("what a machine lacks is said before anything is computed") {
-  const auto before = host_cuda::options;
-  host_cuda::options.memory = std::size_t{64} << 20;
-  CHECK_THROWS_WITH_AS((Trial<Small, Cuda<float>>(4, {4000, 1000})), doctest::Contains("GiB of GPU memory"), Error);
-  host_cuda::options = before;
-  host_cuda::options.devices = 0;
+  {
+    const Execution poor(Order::forward);
+    Execution::limit_memory(std::size_t{64} << 20);
+    CHECK_THROWS_WITH_AS((Trial<Small, Cuda<float>>(4, {4000, 1000})), doctest::Contains("GiB of GPU memory"), Error);
+  }
+  const Execution none(Order::forward);
+  Execution::limit_devices(0);
   CHECK_THROWS_WITH_AS((Trial<Small, Cuda<float>>(4, {48, 30})), doctest::Contains("no usable NVIDIA GPU"), Error);
-  host_cuda::options = before;
 }
+#endif

@@ -8,11 +8,13 @@
 #include <string>
 #include <vector>
 
-#include <host_cuda/engine.hpp>
 #include <sotto/cuda.hpp>
 #include <sotto/sotto.hpp>
 
+#include "execution.hpp"
+
 using namespace sotto;
+using namespace sotto::test;
 using namespace sotto::literals;
 
 namespace {
@@ -85,6 +87,7 @@ double difference(std::vector<float> const& a, std::vector<float> const& b) {
 }  // namespace
 
 TEST_CASE("a run on Cuda is the run on the Cpu, and goes on on either from a checkpoint of either") {
+  if (!has_device()) return;
   const Run cpu = train<Cpu<float>>(options());
   const Run gpu = train<Cuda<float>>(options());
   CHECK(difference(cpu.values, gpu.values) < 1e-3);
@@ -109,6 +112,7 @@ TEST_CASE("a run on Cuda is the run on the Cpu, and goes on on either from a che
 }
 
 TEST_CASE("a run on Cuda that stopped and goes on is the uninterrupted one, to the bit") {
+  if (!has_device()) return;
   const Run whole = train<Cuda<bf16>>(options());
   const Folder folder("resumed");
   train<Cuda<bf16>>(options(folder.path), 2);
@@ -116,6 +120,7 @@ TEST_CASE("a run on Cuda that stopped and goes on is the uninterrupted one, to t
 }
 
 TEST_CASE("run() keeps a step under way, saves and measures between steps, and gives the same model") {
+  if (!has_device()) return;
   const Run whole = train<Cuda<bf16>>(options());
   const Folder folder("ahead");
   auto o = options(folder.path);
@@ -128,13 +133,14 @@ TEST_CASE("run() keeps a step under way, saves and measures between steps, and g
   CHECK(std::equal(whole.values.begin(), whole.values.end(), trainer.engine().values().begin()));
 }
 
+#ifdef HOST_CUDA_VARIANT
 TEST_CASE("without a GPU a sentence says so, before the corpus is labelled") {
-  const auto before = host_cuda::options;
-  host_cuda::options.devices = 0;
+  const Execution none(Order::forward);
+  Execution::limit_devices(0);
   bool labelled = false;
   auto o = options();
   o.on_preparation = [&](Preparation const&) { labelled = true; };
   CHECK_THROWS_WITH_AS((Pretrainer<Toy, Cuda<bf16>>(speech(), o)), doctest::Contains("train on the CPU"), Error);
   CHECK_FALSE(labelled);
-  host_cuda::options = before;
 }
+#endif

@@ -51,7 +51,8 @@ __attribute__((used)) inline DeviceFacts device_facts(int number) {
   check(cudaSetDevice(number), "choosing the GPU");
   check(cudaMemGetInfo(&facts.free_bytes, &facts.total_bytes), "asking about the GPU");
   check(cudaSetDevice(before), "choosing the GPU");
-  std::strncpy(facts.name, properties.name, sizeof facts.name - 1);
+  static_assert(sizeof facts.name == sizeof properties.name);
+  std::memcpy(facts.name, properties.name, sizeof facts.name);
   facts.number = number;
   facts.major = properties.major;
   facts.minor = properties.minor;
