@@ -61,6 +61,7 @@ namespace host_cuda {
 Options options;
 Statistics statistics;
 Clock now;
+thread_local bool in_kernel = false;
 
 namespace {
 
@@ -209,11 +210,11 @@ void resume(Fibre& f) {
   running = &f;
   threadIdx = f.index;
   now.thread = static_cast<std::uint32_t>(f.number);
-  now.in_kernel = true;
+  in_kernel = true;
   ASAN(__sanitizer_start_switch_fiber(&block.scheduler_fake_stack, f.stack, stack_bytes);)
   host_cuda_switch(&block.scheduler, f.stack_pointer);
   ASAN(__sanitizer_finish_switch_fiber(block.scheduler_fake_stack, nullptr, nullptr);)
-  now.in_kernel = false;
+  in_kernel = false;
   if (f.state != Fibre::State::done) return;
   block.idle_stacks.push_back(f.stack);
   f.stack = nullptr;

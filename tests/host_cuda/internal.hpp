@@ -12,7 +12,6 @@ namespace host_cuda {
 
 /// Where the engine is: what the race checker orders accesses by.
 struct Clock {
-  bool in_kernel = false;
   std::uint32_t launch = 0, block = 0, thread = 0;
   std::uint32_t barriers = 0;                ///< that the block has passed
   std::uint32_t warp_barriers[32] = {};      ///< that each of its warps has passed
@@ -20,6 +19,8 @@ struct Clock {
   std::vector<std::uint32_t> block_fence{};  ///< the last of each block
 };
 extern Clock now;
+/// Whether this thread of the host is executing device code: others are none of the checker's business.
+extern thread_local bool in_kernel;
 
 /// Runs a kernel to its end. False: it could not come there.
 bool execute(Kernel const& kernel, void const* function, void** arguments, dim3 grid, dim3 block, std::size_t shared);

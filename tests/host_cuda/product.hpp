@@ -108,14 +108,15 @@ template <int Width> class Panels {
 };
 
 inline constexpr int tile_rows = 16, tile_columns = 8;
-using Lanes = float __attribute__((vector_size(4 * tile_rows), aligned(4)));
+using Lanes = float __attribute__((vector_size(4 * tile_rows)));
 
 /// tile [columns][rows] = a panel of A times a panel of B. Private memory only: no checker need see it.
 __attribute__((no_sanitize("thread"), no_sanitize("address"), noinline)) inline void multiply_panels(
     float const* a, float const* b, std::int64_t inner, float (&tile)[tile_columns][tile_rows]) {
   Lanes sums[tile_columns] = {};
   for (std::int64_t k = 0; k < inner; ++k) {
-    const Lanes row = *reinterpret_cast<Lanes const*>(a + k * tile_rows);
+    Lanes row;
+    std::memcpy(&row, a + k * tile_rows, sizeof row);  // not at a multiple of its size
     for (int j = 0; j < tile_columns; ++j) sums[j] += row * b[k * tile_columns + j];
   }
   for (int j = 0; j < tile_columns; ++j)

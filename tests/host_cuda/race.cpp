@@ -35,20 +35,25 @@ struct Page {
   Cell cell[cells];
   bool tracked[cells], defined[cells], global[cells];
 };
+/// A page of global memory that nothing has touched yet stands here as nullptr: large buffers are seldom used whole.
 std::unordered_map<std::uintptr_t, Page*> pages;
+std::uintptr_t last_number = 0;
+Page* last_page = nullptr;
 
 Page* page_of(std::uintptr_t address, bool make) {
-  static std::uintptr_t last_number = 0;
-  static Page* last = nullptr;
   const std::uintptr_t number = address / page_bytes;
-  if (number == last_number && last != nullptr) return last;
+  if (number == last_number && last_page != nullptr) return last_page;
   auto found = pages.find(number);
   if (found == pages.end()) {
     if (!make) return nullptr;
     found = pages.emplace(number, static_cast<Page*>(std::calloc(1, sizeof(Page)))).first;
+  } else if (found->second == nullptr) {
+    found->second = static_cast<Page*>(std::calloc(1, sizeof(Page)));
+    std::fill_n(found->second->tracked, cells, true);
+    std::fill_n(found->second->global, cells, true);
   }
   last_number = number;
-  return last = found->second;
+  return last_page = found->second;
 }
 template <class F> void each_cell(void const* p, std::size_t bytes, bool make, F f) {
   const auto begin = reinterpret_cast<std::uintptr_t>(p);
@@ -96,19 +101,16 @@ void complain(std::string const& what, Access const* before, Access const& mine)
     ++statistics.reports;
     return;
   }
-  const bool in_kernel = std::exchange(now.in_kernel, false);
+  const bool was_in_kernel = std::exchange(in_kernel, false);
   report(what + (before == nullptr ? std::string() : side(*before)) + side(mine));
-  now.in_kernel = in_kernel;
+  in_kernel = was_in_kernel;
 }
 
 std::map<std::string, Traffic> counters;
 Traffic* counter = nullptr;
 
 void access(void const* p, std::size_t bytes, bool write, bool atomic, void const* pc) {
-  if (!now.in_kernel) {  // a library's product: it only defines
-    if (write && !pages.empty()) each_cell(p, bytes, false, [](Page& page, std::size_t i) { page.defined[i] = true; });
-    return;
-  }
+  if (!in_kernel) return;
   const Access mine{now.launch, now.block, now.thread, now.barriers, now.warp_barriers[now.thread / 32],
                     now.fences, pc,        atomic};
   bool counted = false;
@@ -144,11 +146,23 @@ void access(void const* p, std::size_t bytes, bool write, bool atomic, void cons
 }  // namespace
 
 void note_memory(void const* p, std::size_t bytes, Memory what, bool global) {
+  if (global && what != Memory::written) {  // mappings: whole pages
+    const auto begin = reinterpret_cast<std::uintptr_t>(p);
+    for (std::uintptr_t number = begin / page_bytes; number < (begin + bytes) / page_bytes; ++number) {
+      if (what == Memory::created) {
+        pages[number] = nullptr;
+        continue;
+      }
+      std::free(pages[number]);
+      pages.erase(number);
+    }
+    last_page = nullptr;
+    return;
+  }
   each_cell(p, bytes, what == Memory::created, [&](Page& page, std::size_t i) {
     if (what != Memory::written) {
       page.cell[i] = {};
       page.tracked[i] = what == Memory::created;
-      page.global[i] = global;
     }
     page.defined[i] = what == Memory::written;
   });

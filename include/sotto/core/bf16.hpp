@@ -9,8 +9,8 @@
 
 namespace sotto::inline SOTTO_API {
 
-/// The upper half of an IEEE float: its range, 8 bits of its precision. Made by rounding to nearest, ties to even; a NaN
-/// stays one. Arithmetic is done in float.
+/// The upper half of an IEEE float: its range, 8 bits of its precision. Made by rounding to nearest, ties to even; a
+/// NaN stays one. Arithmetic is done in float.
 struct bf16 {
   std::uint16_t bits;
 

@@ -21,8 +21,8 @@ namespace sotto::cuda::inline SOTTO_ABI {
 /// Throws Error(device) for anything but success. what: "copying a batch".
 inline void check(cudaError_t error, char const* what) {
   if (error == cudaSuccess) return;
-  throw_error(ErrorCode::device, {"CUDA failed while ", what, ": ", cudaGetErrorString(error), " (",
-                                  static_cast<int>(error), ")"});
+  throw_error(ErrorCode::device,
+              {"CUDA failed while ", what, ": ", cudaGetErrorString(error), " (", static_cast<int>(error), ")"});
 }
 
 /// Blocks and threads of a launch, and the bytes of its dynamic shared memory.
@@ -40,8 +40,9 @@ void launch(void (*kernel)(Parameters...), Grid grid, cudaStream_t stream, Argum
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = stream;
   if (grid.shared_bytes > 48u * 1024u)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared_bytes)),
-          "asking for shared memory");
+    check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(grid.shared_bytes)),
+        "asking for shared memory");
   check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...), "launching a kernel");
 }
 
@@ -58,6 +59,12 @@ template <class T> __device__ __forceinline__ T* dynamic_shared() {
 }
 /// e^x, fast: 2 ulp and range as __expf.
 __device__ __forceinline__ float fast_exp(float x) { return __expf(x); }
+/// 2^x, in one instruction: 2 ulp; results below 2^-126 are 0.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 /// d += a b: [16, 8] += [16, 16] [16, 8], bf16 times bf16 in fp32, by the 32 lanes of a warp together (PTX ISA, "Matrix
 /// fragments for mma.m16n8k16"). With g = lane / 4 and t = lane % 4, and pairs of neighbours in a register, low half
@@ -69,8 +76,8 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], std::uint32_t const (&a
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-/// Four 8 x 8 matrices of 16-bit numbers from shared memory. Lane l gives the address of row l % 8 of matrix l / 8, at a
-/// multiple of 16 bytes; it receives in r[i] columns 2 (lane % 4) and + 1 of row lane / 4 of matrix i.
+/// Four 8 x 8 matrices of 16-bit numbers from shared memory. Lane l gives the address of row l % 8 of matrix l / 8, at
+/// a multiple of 16 bytes; it receives in r[i] columns 2 (lane % 4) and + 1 of row lane / 4 of matrix i.
 __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], bf16 const* row) {
   const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -98,7 +105,25 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 template <int Pending> __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
+/// Two numbers as a register of a fragment: the first in the low half. Rounded as bf16::of rounds, NaNs but for their
+/// bits.
+__device__ __forceinline__ std::uint32_t packed_pair(float low, float high) {
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+/// The same of one number.
+__device__ __forceinline__ bf16 rounded(float x) {
+  bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
 #else
+inline bf16 rounded(float x) { return bf16::of(x); }
+inline float fast_exp2(float x) { return exp2f(x); }
+inline std::uint32_t packed_pair(float low, float high) {
+  return static_cast<std::uint32_t>(bf16::of(low).bits) | static_cast<std::uint32_t>(bf16::of(high).bits) << 16;
+}
 using host_cuda::commit_copies;
 using host_cuda::copy_16;
 using host_cuda::dynamic_shared;
@@ -127,11 +152,7 @@ __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return static_cast<float>(x); }
 template <class T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
-template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return bf16::of(x); }
-/// Two numbers as a register of a fragment: the first in the low half.
-__device__ __forceinline__ std::uint32_t packed_pair(float low, float high) {
-  return static_cast<std::uint32_t>(bf16::of(low).bits) | static_cast<std::uint32_t>(bf16::of(high).bits) << 16;
-}
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return rounded(x); }
 
 /// Sum, or maximum, over the 32 lanes, in every lane; the same bits whatever the order of execution.
 __device__ __forceinline__ float warp_sum(float x) {
