@@ -1,723 +1,358 @@
-// A fake of cuBLASLt for host execution of CUDA. Types and signatures are NVIDIA's, from <cublasLt.h>; what is promised
-// is what the documentation of cuBLAS says in "Using the cuBLASLt API", and the comments of that header. Where those
-// list a combination as supported it is computed; else it is refused, as the library would or with a report. Reads of
-// A, B and C and writes of D are seen by the address sanitizer, so a wrong size that got past the checks is found.
+// cuBLASLt for the host engine: it refuses what NVIDIA's documentation does not list, reports what would be undefined,
+// and multiplies when the stream runs. Types and signatures are those of NVIDIA's header.
 #include <cublasLt.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
-#include <limits>
-#include <memory>
-#include <optional>
+#include <deque>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "internal.hpp"
-
-// The race checker sees no single access here: what a product writes is told to it by mark_written, in whole columns.
-#define UNSEEN __attribute__((no_sanitize("thread")))
-// Only our own packed buffers are touched: checks would undo the vectorisation of where nearly all the time goes.
-#define UNCHECKED __attribute__((no_sanitize("address", "thread", "undefined"), noinline))
-
-struct cublasLtContext {
-  bool open = true;  // read by each call, so that the address sanitizer finds a handle that was destroyed
-};
+#include "product.hpp"
+#include "product_rules.hpp"
 
 namespace {
 
-using host_cuda::report;
+using namespace host_cuda;
 
-cublasStatus_t refuse(std::string const& why) {
-  report("cuBLASLt: " + why);
-  return CUBLAS_STATUS_INVALID_VALUE;
-}
-
-// What descriptors hold. The width of each field is the one that the header documents.
-
-/// Of "cublasLtMatmulDescAttributes_t", all that a plan depends on.
+struct Pointers {
+  void *vector = nullptr, *before = nullptr;
+};
 struct Operation {
-  std::int32_t compute = CUBLAS_COMPUTE_32F, scale = CUDA_R_32F, pointer_mode = CUBLASLT_POINTER_MODE_HOST;
-  std::int32_t a_turned = CUBLAS_OP_N, b_turned = CUBLAS_OP_N, c_turned = CUBLAS_OP_N;
-  std::int32_t fill = CUBLAS_FILL_MODE_FULL, bias_type = -1, aux_type = -1;
-  std::uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  std::int64_t aux_stride = 0;
-  bool operator==(Operation const&) const = default;
+  Description description;
+  Pointers pointers{};
 };
-/// Of "cublasLtMatrixLayoutAttribute_t".
-struct Layout {
-  std::uint32_t type = CUDA_R_32F;
-  std::int32_t order = CUBLASLT_ORDER_COL, batches = 1;
-  std::uint64_t rows = 0, columns = 0;
-  std::int64_t stride = 0, batch_stride = 0;
-  bool operator==(Layout const&) const = default;
-};
-/// Of "cublasLtMatmulPreferenceAttributes_t". How to search is of no consequence here.
-struct Preferences {
-  std::uint32_t search = CUBLASLT_SEARCH_BEST_FIT, reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
+struct Preference {
   std::uint64_t workspace = 0;
-  std::uint32_t a_alignment = 256, b_alignment = 256, c_alignment = 256, d_alignment = 256;
+  std::uint32_t alignment_a = 256, alignment_b = 256, alignment_c = 256, alignment_d = 256;
 };
-
-struct OperationDescriptor : cublasLtMatmulDescOpaque_t {
-  Operation operation;
-  void *bias = nullptr, *aux = nullptr;  // may change from call to call
-};
-struct LayoutDescriptor : cublasLtMatrixLayoutOpaque_t {
-  Layout layout;
-};
-struct PreferenceDescriptor : cublasLtMatmulPreferenceOpaque_t {
-  Preferences preferences;
-};
-
-template <class Field> cublasStatus_t assign(Field& field, void const* value, std::size_t bytes) {
-  if (value == nullptr) return refuse("an attribute is set from a null pointer");
-  if (bytes != sizeof field)
-    return refuse("an attribute is set with " + std::to_string(bytes) + " bytes, and has " +
-                  std::to_string(sizeof field));
-  std::memcpy(&field, value, bytes);
-  return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t unknown(char const* of, int attribute) {
-  return refuse("attribute " + std::to_string(attribute) + " of " + of + " is unknown to the fake");
-}
-
-cublasStatus_t set(OperationDescriptor& d, cublasLtMatmulDescAttributes_t attribute, void const* value,
-                   std::size_t bytes) {
-  Operation& o = d.operation;
-  switch (attribute) {
-    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
-      return assign(o.compute, value, bytes);
-    case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
-      return assign(o.scale, value, bytes);
-    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
-      return assign(o.pointer_mode, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSA:
-      return assign(o.a_turned, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSB:
-      return assign(o.b_turned, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSC:
-      return assign(o.c_turned, value, bytes);
-    case CUBLASLT_MATMUL_DESC_FILL_MODE:
-      return assign(o.fill, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE:
-      return assign(o.epilogue, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
-      return assign(o.bias_type, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
-      return assign(d.bias, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
-      return assign(o.aux_type, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
-      return assign(o.aux_stride, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
-      return assign(d.aux, value, bytes);
-    default:
-      return unknown("an operation", attribute);
-  }
-}
-cublasStatus_t set(Layout& l, cublasLtMatrixLayoutAttribute_t attribute, void const* value, std::size_t bytes) {
-  switch (attribute) {
-    case CUBLASLT_MATRIX_LAYOUT_TYPE:
-      return assign(l.type, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ORDER:
-      return assign(l.order, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ROWS:
-      return assign(l.rows, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_COLS:
-      return assign(l.columns, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_LD:
-      return assign(l.stride, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
-      return assign(l.batches, value, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
-      return assign(l.batch_stride, value, bytes);
-    default:
-      return unknown("a layout", attribute);
-  }
-}
-cublasStatus_t set(Preferences& p, cublasLtMatmulPreferenceAttributes_t attribute, void const* value,
-                   std::size_t bytes) {
-  const auto align = [&](std::uint32_t& field) {
-    std::uint32_t asked = 0;
-    const cublasStatus_t status = assign(asked, value, bytes);
-    if (status != CUBLAS_STATUS_SUCCESS) return status;
-    if (!std::has_single_bit(asked)) return refuse("an alignment of " + std::to_string(asked) + " bytes is preferred");
-    field = asked;
-    return CUBLAS_STATUS_SUCCESS;
-  };
-  switch (attribute) {
-    case CUBLASLT_MATMUL_PREF_SEARCH_MODE:
-      return assign(p.search, value, bytes);
-    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
-      return assign(p.workspace, value, bytes);
-    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
-      return assign(p.reductions, value, bytes);
-    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
-      return align(p.a_alignment);
-    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
-      return align(p.b_alignment);
-    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
-      return align(p.c_alignment);
-    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
-      return align(p.d_alignment);
-    default:
-      return unknown("a preference", attribute);
-  }
-}
-
-// What is supported.
-
-std::size_t bytes_of(std::uint32_t type) { return type == CUDA_R_16BF ? 2 : 4; }
-/// From the first element to the last: the gap behind the last column need not exist.
-std::size_t bytes_of(std::uint64_t rows, std::uint64_t columns, std::int64_t stride, std::uint32_t type) {
-  return ((columns - 1) * static_cast<std::uint64_t>(stride) + rows) * bytes_of(type);
-}
-std::size_t bytes_of(Layout const& l) { return bytes_of(l.rows, l.columns, l.stride, l.type); }
-
-/// What an epilogue does, in this order; see "cublasLtEpilogue_t".
-struct Epilogue {
-  bool adds_bias = false, stores_aux = false, gelu = false, slope = false;
-  bool sums_d = false, sums_a = false, sums_b = false;  ///< into the bias: its gradient
-
-  bool uses_aux() const { return stores_aux || slope; }
-  bool uses_gradient() const { return sums_d || sums_a || sums_b; }
-  bool uses_bias() const { return adds_bias || uses_gradient(); }
-};
-std::optional<Epilogue> epilogue_of(std::uint32_t value) {
-  switch (value) {
-    case CUBLASLT_EPILOGUE_DEFAULT:
-      return Epilogue{};
-    case CUBLASLT_EPILOGUE_BIAS:
-      return Epilogue{.adds_bias = true};
-    case CUBLASLT_EPILOGUE_GELU:
-      return Epilogue{.gelu = true};
-    case CUBLASLT_EPILOGUE_GELU_BIAS:
-      return Epilogue{.adds_bias = true, .gelu = true};
-    case CUBLASLT_EPILOGUE_GELU_AUX:
-      return Epilogue{.stores_aux = true, .gelu = true};
-    case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
-      return Epilogue{.adds_bias = true, .stores_aux = true, .gelu = true};
-    case CUBLASLT_EPILOGUE_DGELU:
-      return Epilogue{.slope = true};
-    case CUBLASLT_EPILOGUE_DGELU_BGRAD:
-      return Epilogue{.slope = true, .sums_d = true};
-    case CUBLASLT_EPILOGUE_BGRADA:
-      return Epilogue{.sums_a = true};
-    case CUBLASLT_EPILOGUE_BGRADB:
-      return Epilogue{.sums_b = true};
-    default:
-      return std::nullopt;
-  }
-}
-
-/// D [m, n] = op(A) [m, k] op(B) [k, n] …, all column-major.
-struct Problem {
-  Operation operation;
-  Layout a, b, c, d;
-  bool operator==(Problem const&) const = default;
-
-  bool a_turned() const { return operation.a_turned == CUBLAS_OP_T; }
-  bool b_turned() const { return operation.b_turned == CUBLAS_OP_T; }
-  std::uint64_t m() const { return a_turned() ? a.columns : a.rows; }
-  std::uint64_t n() const { return b_turned() ? b.rows : b.columns; }
-  std::uint64_t k() const { return a_turned() ? a.rows : a.columns; }
-  std::uint32_t bias_type() const {
-    return operation.bias_type == -1 ? d.type : static_cast<std::uint32_t>(operation.bias_type);
-  }
-  std::uint64_t bias_length(Epilogue const& e) const { return e.sums_b ? n() : m(); }
-};
-
-/// "Must be large enough so that matrix memory locations are not overlapping": CUBLASLT_MATRIX_LAYOUT_LD. And
-/// CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD "must be divisible by 8 and be no less than the number of rows".
-bool consistent(Problem const& p, Epilogue const& epilogue) {
-  for (Layout const* l : {&p.a, &p.b, &p.c, &p.d})
-    if (l->rows == 0 || l->columns == 0 || l->stride < 0 || static_cast<std::uint64_t>(l->stride) < l->rows)
-      return false;
-  if ((p.b_turned() ? p.b.columns : p.b.rows) != p.k()) return false;
-  for (Layout const* l : {&p.c, &p.d})
-    if (l->rows != p.m() || l->columns != p.n()) return false;
-  const std::int64_t aux = p.operation.aux_stride;
-  return !epilogue.uses_aux() || (aux > 0 && aux % 8 == 0 && static_cast<std::uint64_t>(aux) >= p.m());
-}
-/// The table of types in "cublasLtMatmul()", of which these rows are ours. C and D "must have the same data type".
-bool supports_types(Problem const& p) {
-  const std::int32_t compute = p.operation.compute;
-  if (p.operation.scale != CUDA_R_32F || p.a.type != p.b.type || p.c.type != p.d.type) return false;
-  if (p.a.type == CUDA_R_32F)
-    return p.d.type == CUDA_R_32F && (compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32);
-  return p.a.type == CUDA_R_16BF && compute == CUBLAS_COMPUTE_32F &&
-         (p.d.type == CUDA_R_16BF || p.d.type == CUDA_R_32F);
-}
-/// GELU with an output of 32 bits is listed for some types only, and depends on the version: we never ask for it.
-bool supports_epilogue(Problem const& p, Epilogue const& e) {
-  if ((e.gelu || e.slope) && p.d.type != CUDA_R_16BF) return false;
-  if (e.uses_aux() && p.operation.aux_type != -1 && static_cast<std::uint32_t>(p.operation.aux_type) != p.d.type)
-    return false;
-  if (!e.uses_bias() || p.bias_type() == p.d.type) return true;
-  return (e.sums_a || e.sums_b) && p.bias_type() == CUDA_R_32F;
-}
-bool supports_form(Problem const& p) {
-  Operation const& o = p.operation;
-  const auto turns = [](std::int32_t t) { return t == CUBLAS_OP_N || t == CUBLAS_OP_T; };
-  if (!turns(o.a_turned) || !turns(o.b_turned) || o.c_turned != CUBLAS_OP_N || o.fill != CUBLAS_FILL_MODE_FULL ||
-      o.pointer_mode != CUBLASLT_POINTER_MODE_HOST)
-    return false;
-  // "Usually only values that can be expressed as int32_t are supported": CUBLASLT_MATRIX_LAYOUT_ROWS.
-  constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
-  for (Layout const* l : {&p.a, &p.b, &p.c, &p.d})
-    if (l->order != CUBLASLT_ORDER_COL || l->batches != 1 || l->rows > most || l->columns > most) return false;
-  return true;
-}
-cublasStatus_t judge(Problem const& p) {
-  const std::optional<Epilogue> epilogue = epilogue_of(p.operation.epilogue);
-  if (!supports_form(p) || !epilogue) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (!consistent(p, *epilogue)) return CUBLAS_STATUS_INVALID_VALUE;
-  return supports_types(p) && supports_epilogue(p, *epilogue) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-}
-
-// Plans.
-
-/// Where no access is wider.
-constexpr std::size_t widest = 16;
-std::size_t alignment_of(void const* p) {
-  const auto address = reinterpret_cast<std::uintptr_t>(p);
-  return address == 0 ? widest : std::min<std::size_t>(widest, address & (~address + 1));
-}
-
-/// What the heuristic was asked and approved of. Its algorithms are good for this and nothing else. They hold no
-/// pointer, so plans are of the program and not of a handle, and are never forgotten.
+/// What an algorithm was found for: it is good for that alone.
 struct Plan {
-  Problem problem;
-  Preferences preferences;
-  /// "Routines that don't dereference this pointer, like cublasLtMatmulAlgoGetHeuristic() depend on its value to
-  /// determine expected pointer alignment": CUBLASLT_MATMUL_DESC_BIAS_POINTER.
-  std::size_t bias_alignment;
+  Description description;
+  Layout a, b, c, d;
+  Preference preference;
+  std::uintptr_t vector_alignment = 0;
+  std::size_t workspace = 0;
 };
-std::vector<Plan> plans;
-constexpr std::uint64_t algorithm_mark = 0x50f7706c74616c67;
+std::deque<Plan> plans;
+constexpr std::uint64_t algorithm_mark = 0x686f73745f6c7421;
+constexpr int most_algorithms = 2;  // more than one, so that a choice among them is exercised
+constexpr std::size_t workspace_wanted = std::size_t{64} << 10;
 
-/// All compute the same. The first needs no workspace, the second all that was allowed.
-cublasLtMatmulHeuristicResult_t candidate(std::uint64_t plan, int number) {
-  cublasLtMatmulHeuristicResult_t result{};
-  result.algo.data[0] = algorithm_mark;
-  result.algo.data[1] = plan;
-  result.algo.data[2] = number == 0 ? 0 : plans[plan].preferences.workspace;
-  result.workspaceSize = result.algo.data[2];
-  result.state = CUBLAS_STATUS_SUCCESS;
-  result.wavesCount = 1;
-  return result;
-}
-Plan const* plan_of(cublasLtMatmulAlgo_t const* algorithm, Problem const& p) {
-  if (algorithm == nullptr || algorithm->data[0] != algorithm_mark || algorithm->data[1] >= plans.size())
-    return nullptr;
-  Plan const& plan = plans[algorithm->data[1]];
-  return plan.problem == p ? &plan : nullptr;
+// Opaque types are NVIDIA's, their contents ours.
+Operation& of(cublasLtMatmulDesc_t d) { return *reinterpret_cast<Operation*>(d); }
+Layout& of(cublasLtMatrixLayout_t l) { return *reinterpret_cast<Layout*>(l); }
+Preference& of(cublasLtMatmulPreference_t p) { return *reinterpret_cast<Preference*>(p); }
+
+/// What cuBLASLt would not notice, or not survive.
+cublasStatus_t misuse(std::string why) {
+  report("cublasLtMatmul: " + why);
+  return invalid(std::move(why));
 }
 
-// Numbers.
-
-UNSEEN float widened(std::uint16_t x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16); }
-/// To the nearest, ties to even.
-UNSEEN std::uint16_t narrowed(float x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  if (x != x) return 0x7fff;
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-/// To the nearest of ten bits of mantissa, ties away from zero, as cvt.rna.tf32.f32 does.
-UNSEEN float tf32(float x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  return (bits & 0x7f800000) == 0x7f800000 ? x : std::bit_cast<float>((bits + 0x1000) & 0xffffe000);
-}
-constexpr float gelu_scale = 0.7978845608f, gelu_cubic = 0.044715f;  // √(2/π)
-UNSEEN float gelu(float x) { return 0.5f * x * (1 + std::tanh(gelu_scale * (x + gelu_cubic * x * x * x))); }
-UNSEEN float gelu_slope(float x) {
-  const float t = std::tanh(gelu_scale * (x + gelu_cubic * x * x * x));
-  return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * gelu_scale * (1 + 3 * gelu_cubic * x * x);
-}
-
-UNSEEN void read(float* to, void const* from, std::uint32_t type, std::size_t offset, std::size_t count) {
-  if (type == CUDA_R_32F) {
-    float const* const x = static_cast<float const*>(from) + offset;
-    for (std::size_t i = 0; i < count; ++i) to[i] = x[i];
-  } else {
-    std::uint16_t const* const x = static_cast<std::uint16_t const*>(from) + offset;
-    for (std::size_t i = 0; i < count; ++i) to[i] = widened(x[i]);
-  }
-}
-UNSEEN void write(void* to, float const* from, std::uint32_t type, std::size_t offset, std::size_t count) {
-  if (type == CUDA_R_32F) {
-    float* const y = static_cast<float*>(to) + offset;
-    for (std::size_t i = 0; i < count; ++i) y[i] = from[i];
-  } else {
-    std::uint16_t* const y = static_cast<std::uint16_t*>(to) + offset;
-    for (std::size_t i = 0; i < count; ++i) y[i] = narrowed(from[i]);
-  }
-  host_cuda::mark_written(static_cast<char*>(to) + offset * bytes_of(type), count * bytes_of(type));
-}
-
-// The product itself: op(A) is packed in panels of 2 · lanes rows and op(B) in panels of 4 columns, as floats and with
-// the panel's elements of one k side by side. Each element of D is the sum over k from first to last, whatever the
-// shape and the width of vectors.
-#ifdef __AVX__
-constexpr std::size_t lanes = 8;
-#else
-constexpr std::size_t lanes = 4;
-#endif
-constexpr std::size_t a_panel = 2 * lanes, b_panel = 4;
-using Lanes [[gnu::vector_size(sizeof(float) * lanes)]] = float;
-using UnalignedLanes [[gnu::vector_size(sizeof(float) * lanes), gnu::aligned(sizeof(float)), gnu::may_alias]] = float;
-
-std::size_t rounded_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
-
-/// A matrix of which vectors of `inner` elements are multiplied: element p of vector v lies at v · across + p · along.
-struct Source {
-  void const* data;
-  std::uint32_t type;
-  std::size_t vectors, inner, across, along;
-  bool to_tf32;
-};
-template <class T, std::size_t panel> UNSEEN void pack_panels(Source const& s, float* to) {
-  T const* const from = static_cast<T const*>(s.data);
-  for (std::size_t first = 0; first < s.vectors; first += panel) {
-    const std::size_t present = s.vectors - first < panel ? s.vectors - first : panel;
-    for (std::size_t p = 0; p < s.inner; ++p, to += panel) {
-      T const* const x = from + first * s.across + p * s.along;
-      for (std::size_t v = 0; v < present; ++v) {
-        if constexpr (sizeof(T) == 2)
-          to[v] = widened(x[v * s.across]);
-        else
-          to[v] = s.to_tf32 ? tf32(x[v * s.across]) : x[v * s.across];
-      }
-      for (std::size_t v = present; v < panel; ++v) to[v] = 0;
-    }
-  }
-}
-template <std::size_t panel> std::unique_ptr<float[]> pack(Source const& s) {
-  auto packed = std::make_unique_for_overwrite<float[]>(rounded_up(s.vectors, panel) * s.inner);
-  if (s.type == CUDA_R_32F)
-    pack_panels<float, panel>(s, packed.get());
-  else
-    pack_panels<std::uint16_t, panel>(s, packed.get());
-  return packed;
-}
-UNCHECKED void multiply_panels(float const* a, float const* b, std::size_t inner, float* to, std::size_t stride) {
-  Lanes sums[b_panel][2] = {};
-  for (std::size_t p = 0; p < inner; ++p, a += a_panel, b += b_panel) {
-    const Lanes low = *reinterpret_cast<UnalignedLanes const*>(a),
-                high = *reinterpret_cast<UnalignedLanes const*>(a + lanes);
-    for (std::size_t j = 0; j < b_panel; ++j) {
-      sums[j][0] += low * b[j];
-      sums[j][1] += high * b[j];
-    }
-  }
-  for (std::size_t j = 0; j < b_panel; ++j)
-    for (std::size_t half = 0; half < 2; ++half)
-      *reinterpret_cast<UnalignedLanes*>(to + j * stride + half * lanes) = sums[j][half];
-}
-/// The sum of each vector, from first to last.
-template <std::size_t panel>
-UNCHECKED void sum_panels(float const* packed, std::size_t vectors, std::size_t inner, float* to) {
-  for (std::size_t v = 0; v < vectors; ++v) {
-    float const* const x = packed + v / panel * panel * inner + v % panel;
-    float sum = 0;
-    for (std::size_t p = 0; p < inner; ++p) sum += x[p * panel];
-    to[v] = sum;
-  }
-}
-
-/// A product as it is enqueued: all that the call said, so that descriptors may be destroyed at once.
-struct Product {
-  Problem problem;
-  Epilogue epilogue;
-  float alpha, beta;
-  void const *a, *b, *c;
-  void *d, *bias, *aux;
-
-  Source source(Layout const& l, void const* data, bool inner_first, std::size_t vectors) const {
-    const auto stride = static_cast<std::size_t>(l.stride);
-    return {data,
-            l.type,
-            vectors,
-            problem.k(),
-            inner_first ? stride : 1,
-            inner_first ? 1 : stride,
-            problem.operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32};
-  }
-  void operator()() const {
-    const std::size_t m = problem.m(), n = problem.n(), k = problem.k(), stride = rounded_up(m, a_panel);
-    const auto packed_a = pack<a_panel>(source(problem.a, a, problem.a_turned(), m));
-    const auto packed_b = pack<b_panel>(source(problem.b, b, !problem.b_turned(), n));
-    const auto sums = std::make_unique_for_overwrite<float[]>(stride * rounded_up(n, b_panel));
-    for (std::size_t i = 0; i < m; i += a_panel)
-      for (std::size_t j = 0; j < n; j += b_panel)
-        multiply_panels(packed_a.get() + i * k, packed_b.get() + j * k, k, sums.get() + j * stride + i, stride);
-    finish(sums.get(), stride);
-    const auto vector = std::make_unique_for_overwrite<float[]>(problem.bias_length(epilogue));
-    if (epilogue.sums_a) sum_panels<a_panel>(packed_a.get(), m, k, vector.get());
-    if (epilogue.sums_b) sum_panels<b_panel>(packed_b.get(), n, k, vector.get());
-    if (epilogue.sums_a || epilogue.sums_b)
-      write(bias, vector.get(), problem.bias_type(), 0, problem.bias_length(epilogue));
-    count();
-  }
-
-  /// From sums to D, column after column. GELU is taken of what is not yet rounded to aux.
-  UNSEEN void finish(float* sums, std::size_t stride) const {
-    const std::size_t m = problem.m();
-    const auto buffers = std::make_unique_for_overwrite<float[]>(2 * m);
-    float *const vector = buffers.get(), *const other = vector + m;
-    if (epilogue.adds_bias) read(vector, bias, problem.bias_type(), 0, m);
-    if (epilogue.sums_d) std::memset(vector, 0, m * sizeof(float));
-    const auto aux_stride = static_cast<std::size_t>(problem.operation.aux_stride);
-    for (std::size_t j = 0; j < problem.n(); ++j) {
-      float* const x = sums + j * stride;
-      for (std::size_t i = 0; i < m; ++i) x[i] *= alpha;
-      if (beta != 0) {
-        read(other, c, problem.c.type, j * static_cast<std::size_t>(problem.c.stride), m);
-        for (std::size_t i = 0; i < m; ++i) x[i] += beta * other[i];
-      }
-      if (epilogue.adds_bias)
-        for (std::size_t i = 0; i < m; ++i) x[i] += vector[i];
-      if (epilogue.stores_aux) write(aux, x, problem.d.type, j * aux_stride, m);
-      if (epilogue.gelu)
-        for (std::size_t i = 0; i < m; ++i) x[i] = gelu(x[i]);
-      if (epilogue.slope) {
-        read(other, aux, problem.d.type, j * aux_stride, m);
-        for (std::size_t i = 0; i < m; ++i) x[i] *= gelu_slope(other[i]);
-      }
-      if (epilogue.sums_d)
-        for (std::size_t i = 0; i < m; ++i) vector[i] += x[i];
-      write(d, x, problem.d.type, j * static_cast<std::size_t>(problem.d.stride), m);
-    }
-    if (epilogue.sums_d) write(bias, vector, problem.bias_type(), 0, m);
-  }
-
-  /// Each matrix once, as if caches held everything.
-  void count() const {
-    const std::uint64_t m = problem.m(), n = problem.n(), in = bytes_of(problem.a.type),
-                        product = m * n * bytes_of(problem.d.type),
-                        vector = problem.bias_length(epilogue) * bytes_of(problem.bias_type());
-    host_cuda::count_product((m + n) * problem.k() * in + (beta != 0 ? product : 0) + (epilogue.slope ? product : 0) +
-                                 (epilogue.adds_bias ? vector : 0),
-                             product + (epilogue.stores_aux ? product : 0) + (epilogue.uses_gradient() ? vector : 0));
-  }
-};
-
-// What a call must bring.
-
-struct Region {
-  char const* name;
-  void const* begin;
-  std::size_t bytes, alignment;
-  bool written;
-};
-bool overlap(Region const& x, Region const& y) {
-  const auto p = reinterpret_cast<std::uintptr_t>(x.begin), q = reinterpret_cast<std::uintptr_t>(y.begin);
-  return p < q + y.bytes && q < p + x.bytes;
-}
-/// C is not read where beta is zero, and may then be anything.
-std::vector<Region> regions_of(Product const& p, Plan const& plan, void const* workspace, std::size_t bytes) {
-  Problem const& q = p.problem;
-  Preferences const& prefer = plan.preferences;
-  std::vector<Region> all{{"A", p.a, bytes_of(q.a), prefer.a_alignment, false},
-                          {"B", p.b, bytes_of(q.b), prefer.b_alignment, false},
-                          {"D", p.d, bytes_of(q.d), prefer.d_alignment, true}};
-  if (p.beta != 0) all.push_back({"C", p.c, bytes_of(q.c), prefer.c_alignment, false});
-  if (p.epilogue.uses_bias())
-    all.push_back({"the bias", p.bias, q.bias_length(p.epilogue) * bytes_of(q.bias_type()),
-                   std::max(plan.bias_alignment, bytes_of(q.bias_type())), p.epilogue.uses_gradient()});
-  if (p.epilogue.uses_aux())
-    all.push_back({"the auxiliary matrix", p.aux, bytes_of(q.m(), q.n(), q.operation.aux_stride, q.d.type), widest,
-                   p.epilogue.stores_aux});
-  if (bytes > 0) all.push_back({"the workspace", workspace, bytes, widest, true});
-  return all;
-}
-/// "Both in-place matrix multiplication (C == D and Cdesc == Ddesc) and out-of-place matrix multiplication (C != D …)":
-/// "cublasLtMatmul()".
-cublasStatus_t check_regions(Product const& p, std::vector<Region> const& regions) {
-  for (Region const& r : regions) {
-    if (!host_cuda::is_device_pointer(r.begin, r.bytes))
-      return refuse(std::string(r.name) + " is not " + std::to_string(r.bytes) + " bytes of device memory");
-    if (reinterpret_cast<std::uintptr_t>(r.begin) % r.alignment != 0)
-      return refuse(std::string(r.name) + " is not aligned to the " + std::to_string(r.alignment) +
-                    " bytes that the algorithm was chosen for");
-  }
-  const bool in_place = p.c == p.d && p.problem.c == p.problem.d;
-  for (std::size_t i = 0; i < regions.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j) {
-      Region const &x = regions[i], &y = regions[j];
-      if (!(x.written || y.written) || !overlap(x, y)) continue;
-      if (in_place && x.begin == p.d && y.begin == p.d && x.bytes == y.bytes && x.name[0] == 'C') continue;
-      return refuse(std::string(x.name) + " and " + y.name + " overlap, and one of them is written");
-    }
+template <class T> cublasStatus_t take(T& field, int attribute, void const* value, std::size_t bytes) {
+  if (value == nullptr || bytes != sizeof(T))
+    return invalid("attribute " + std::to_string(attribute) + " has " + std::to_string(sizeof(T)) + " bytes, not " +
+                   std::to_string(bytes));
+  std::memcpy(&field, value, sizeof(T));
   return CUBLAS_STATUS_SUCCESS;
 }
-/// "Scalar Parameters": by default alpha and beta are read on the host, when the call is made.
-bool read_scalar(void const* p, float& value) {
-  if (p == nullptr || host_cuda::is_device_pointer(p, sizeof value)) return false;
-  std::memcpy(&value, p, sizeof value);
-  return true;
+/// An attribute that may only have its default.
+template <class T> cublasStatus_t take_only(T only, int attribute, void const* value, std::size_t bytes) {
+  T given{};
+  if (const auto status = take(given, attribute, value, bytes); status != CUBLAS_STATUS_SUCCESS) return status;
+  return given == only ? CUBLAS_STATUS_SUCCESS
+                       : unsupported("attribute " + std::to_string(attribute) + " is at its default only");
+}
+cublasStatus_t unknown_attribute(int attribute) {
+  return unsupported("attribute " + std::to_string(attribute) + " is not known here");
 }
 
-bool open(cublasLtHandle_t handle) { return handle != nullptr && handle->open; }
-OperationDescriptor& of(cublasLtMatmulDesc_t d) { return *static_cast<OperationDescriptor*>(d); }
-Layout& of(cublasLtMatrixLayout_t l) { return static_cast<LayoutDescriptor*>(l)->layout; }
-Preferences& of(cublasLtMatmulPreference_t p) { return static_cast<PreferenceDescriptor*>(p)->preferences; }
+std::uintptr_t address(void const* p) { return reinterpret_cast<std::uintptr_t>(p); }
+/// The greatest power of two, up to 16, that a pointer is a multiple of: what vector loads care for.
+std::uintptr_t alignment_of(void const* p) {
+  return p == nullptr ? 16 : std::min(address(p) & (~address(p) + 1), std::uintptr_t{16});
+}
+
+Matrices matrices(Layout const& l, void const* p) {
+  return {{static_cast<char*>(const_cast<void*>(p)), l.type == CUDA_R_16BF},
+          static_cast<std::int64_t>(l.rows),
+          static_cast<std::int64_t>(l.columns),
+          l.leading,
+          l.step};
+}
+bool on_device(Matrices const& m, std::int64_t batches) {
+  return host_cuda::is_device_pointer(m.numbers.begin, m.extent(batches));
+}
+bool overlap(Matrices const& x, Matrices const& y, std::int64_t batches) {
+  return x.numbers.begin < y.numbers.begin + y.extent(batches) && y.numbers.begin < x.numbers.begin + x.extent(batches);
+}
+void mark_written(Matrices const& m, std::int64_t batches) {
+  for (std::int64_t batch = 0; batch < batches; ++batch)
+    for (std::int64_t column = 0; column < m.columns; ++column)
+      host_cuda::mark_written(m.of(batch).from(column * m.leading).begin,
+                              static_cast<std::size_t>(m.rows) * m.numbers.size_of_one());
+}
+
+Product product_of(Operation const& o, Plan const& plan, float alpha, float beta, void const* a, void const* b,
+                   void const* c, void* y) {
+  Description const& d = o.description;
+  Product p;
+  p.a = matrices(plan.a, a);
+  p.b = matrices(plan.b, b);
+  p.c = matrices(plan.c, c);
+  p.d = matrices(plan.d, y);
+  p.transpose_a = d.transpose_a != CUBLAS_OP_N;
+  p.transpose_b = d.transpose_b != CUBLAS_OP_N;
+  p.tf32 = d.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+  p.alpha = alpha;
+  p.beta = beta;
+  p.batches = plan.d.batches;
+  p.inner = p.transpose_a ? p.a.rows : p.a.columns;
+  p.adds_bias = has_bias(d.epilogue);
+  p.vector = {static_cast<char*>(o.pointers.vector), plan.d.type == CUDA_R_16BF};
+  p.before = p.d;
+  p.before.numbers.begin = static_cast<char*>(o.pointers.before);
+  p.before.leading = d.before_leading;
+  p.before.step = d.before_step;
+  p.keeps_before = is_gelu(d.epilogue) && has_before(d.epilogue);
+  if (is_gelu(d.epilogue)) p.activation = Product::Activation::gelu;
+  if (is_gelu_slope(d.epilogue)) p.activation = Product::Activation::gelu_slope;
+  if (d.epilogue == CUBLASLT_EPILOGUE_DGELU_BGRAD) p.gradient = Product::Gradient::rows_of_d;
+  if (d.epilogue == CUBLASLT_EPILOGUE_BGRADA) p.gradient = Product::Gradient::rows_of_a;
+  if (d.epilogue == CUBLASLT_EPILOGUE_BGRADB) p.gradient = Product::Gradient::columns_of_b;
+  return p;
+}
+std::int64_t vector_length(Product const& p) {
+  return p.gradient == Product::Gradient::columns_of_b ? p.d.columns : p.d.rows;
+}
+
+/// Whether every pointer is what the plan was made for, and lies where a GPU may go.
+cublasStatus_t check_pointers(Product const& p, Plan const& plan) {
+  struct Operand {
+    char const* name;
+    Matrices const& m;
+    std::uint32_t alignment;
+  };
+  const Operand operands[] = {{"A", p.a, plan.preference.alignment_a},
+                              {"B", p.b, plan.preference.alignment_b},
+                              {"D", p.d, plan.preference.alignment_d},
+                              {"C", p.c, plan.preference.alignment_c}};
+  for (auto const& [name, m, alignment] : operands) {
+    if (&m == &p.c && p.beta == 0) continue;  // not read
+    if (!on_device(m, p.batches)) return misuse(std::string(name) + " is not wholly in one block of device memory");
+    if (address(m.numbers.begin) % alignment != 0)
+      return misuse(std::string(name) + " is not at a multiple of the " + std::to_string(alignment) +
+                    " bytes that its algorithm was found for");
+  }
+  if (overlap(p.d, p.a, p.batches) || overlap(p.d, p.b, p.batches)) return misuse("D overlaps A or B");
+  if (p.beta != 0 && overlap(p.d, p.c, p.batches) && (p.c.numbers.begin != p.d.numbers.begin || plan.c != plan.d))
+    return misuse("C overlaps D and is not D");
+  if (has_vector(plan.description.epilogue)) {
+    const auto bytes = static_cast<std::size_t>(vector_length(p)) * p.vector.size_of_one();
+    if (!host_cuda::is_device_pointer(p.vector.begin, bytes)) return misuse("the bias is not in device memory");
+    if (alignment_of(p.vector.begin) < plan.vector_alignment)
+      return misuse("the bias is less aligned than the one that the algorithm was found for");
+  }
+  if (has_before(plan.description.epilogue)) {
+    if (!on_device(p.before, p.batches)) return misuse("the auxiliary matrix is not in device memory");
+    if (address(p.before.numbers.begin) % 16 != 0) return misuse("the auxiliary matrix is at no multiple of 16 bytes");
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+void run(Product const& p, bool has_vector, bool has_before) {
+  multiply(p);
+  mark_written(p.d, p.batches);
+  const auto vector_bytes =
+      has_vector ? static_cast<std::uint64_t>(vector_length(p)) * p.vector.size_of_one() : std::uint64_t{0};
+  const auto before_bytes = has_before ? p.before.bytes(p.batches) : std::uint64_t{0};
+  std::uint64_t read = p.a.bytes(p.batches) + p.b.bytes(p.batches), written = p.d.bytes(p.batches);
+  if (p.beta != 0) read += p.c.bytes(p.batches);
+  (p.gradient == Product::Gradient::none ? read : written) += vector_bytes;
+  (p.keeps_before ? written : read) += before_bytes;
+  if (p.gradient != Product::Gradient::none) host_cuda::mark_written(p.vector.begin, vector_bytes);
+  if (p.keeps_before) mark_written(p.before, p.batches);
+  host_cuda::count_product(read, written);
+}
 
 }  // namespace
 
 extern "C" {
 
-/// As where the runtime cannot start, without a device.
+std::size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
+char const* cublasLtGetStatusString(cublasStatus_t status) {
+  static std::string text;
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+      return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+      return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      text = "CUBLAS_STATUS_INVALID_VALUE: " + refusal;
+      break;
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      text = "CUBLAS_STATUS_NOT_SUPPORTED: " + refusal;
+      break;
+    default:
+      text = "cuBLAS status " + std::to_string(static_cast<int>(status));
+  }
+  return text.c_str();
+}
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
-  if (handle == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
   if (host_cuda::options.devices == 0) return CUBLAS_STATUS_NOT_INITIALIZED;
-  *handle = new cublasLtContext;
+  *handle = reinterpret_cast<cublasLtHandle_t>(new char);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
-  if (!open(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
-  delete handle;
+  delete reinterpret_cast<char*>(handle);
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* d, cublasComputeType_t compute, cudaDataType_t scale) {
-  auto* const made = new OperationDescriptor{};
-  made->operation.compute = compute;
-  made->operation.scale = scale;
-  *d = made;
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* d, cublasComputeType_t compute, cudaDataType scale) {
+  auto* const made = new Operation;
+  made->description.compute = compute;
+  made->description.scale = scale;
+  *d = reinterpret_cast<cublasLtMatmulDesc_t>(made);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
-  delete static_cast<OperationDescriptor*>(d);
+  delete &of(d);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attribute,
                                               void const* value, std::size_t bytes) {
-  return d == nullptr ? refuse("there is no operation to describe") : set(of(d), attribute, value, bytes);
+  auto& [description, pointers] = of(d);
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      return take(description.transpose_a, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      return take(description.transpose_b, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      return take(description.epilogue, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      return take(pointers.vector, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+      return take(description.vector_type, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+      return take(pointers.before, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+      return take(description.before_leading, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+      return take(description.before_step, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+      return take(description.before_type, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSC:
+      return take_only<std::int32_t>(CUBLAS_OP_N, attribute, value, bytes);
+    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+      return take_only<std::int32_t>(CUBLASLT_POINTER_MODE_HOST, attribute, value, bytes);
+    default:
+      return unknown_attribute(attribute);
+  }
 }
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* l, cudaDataType type, std::uint64_t rows,
-                                          std::uint64_t columns, std::int64_t stride) {
-  auto* const made = new LayoutDescriptor{};
-  made->layout.type = type;
-  made->layout.rows = rows;
-  made->layout.columns = columns;
-  made->layout.stride = stride;
-  *l = made;
+                                          std::uint64_t columns, std::int64_t leading) {
+  *l = reinterpret_cast<cublasLtMatrixLayout_t>(new Layout{type, rows, columns, leading});
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
-  delete static_cast<LayoutDescriptor*>(l);
+  delete &of(l);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t attribute,
                                                 void const* value, std::size_t bytes) {
-  return l == nullptr ? refuse("there is no layout to describe") : set(of(l), attribute, value, bytes);
+  switch (attribute) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+      return take(of(l).batches, attribute, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+      return take(of(l).step, attribute, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_ORDER:
+      return take_only<std::int32_t>(CUBLASLT_ORDER_COL, attribute, value, bytes);
+    default:
+      return unknown_attribute(attribute);
+  }
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* p) {
-  *p = new PreferenceDescriptor{};
+  *p = reinterpret_cast<cublasLtMatmulPreference_t>(new Preference);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
-  delete static_cast<PreferenceDescriptor*>(p);
+  delete &of(p);
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p,
                                                     cublasLtMatmulPreferenceAttributes_t attribute, void const* value,
                                                     std::size_t bytes) {
-  return p == nullptr ? refuse("there is no preference to describe") : set(of(p), attribute, value, bytes);
+  switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+      return take(of(p).workspace, attribute, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+      return take(of(p).alignment_a, attribute, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+      return take(of(p).alignment_b, attribute, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+      return take(of(p).alignment_c, attribute, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+      return take(of(p).alignment_d, attribute, value, bytes);
+    default:
+      return unknown_attribute(attribute);
+  }
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
-                                              cublasLtMatrixLayout_t out, cublasLtMatmulPreference_t preference,
-                                              int asked, cublasLtMatmulHeuristicResult_t results[], int* found) {
-  if (!open(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
-  if (found != nullptr) *found = 0;
-  if (d == nullptr || a == nullptr || b == nullptr || c == nullptr || out == nullptr || preference == nullptr ||
-      results == nullptr || found == nullptr || asked < 1)
-    return refuse("the heuristic is asked for an algorithm with something missing");
-  const Problem problem{of(d).operation, of(a), of(b), of(c), of(out)};
-  const cublasStatus_t status = judge(problem);
-  if (status != CUBLAS_STATUS_SUCCESS) return status;
-  plans.push_back({problem, of(preference), alignment_of(of(d).bias)});
-  *found = std::min(asked, 2);
-  for (int i = 0; i < *found; ++i) results[i] = candidate(plans.size() - 1, i);
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int asked,
+                                              cublasLtMatmulHeuristicResult_t* results, int* found) {
+  *found = 0;
+  if (asked < 1) return invalid("no algorithm is asked for");
+  auto const& [description, pointers] = of(operation);
+  if (const auto status = check(description, of(a), of(b), of(c), of(d)); status != CUBLAS_STATUS_SUCCESS)
+    return status;
+  if (alignment_of(pointers.vector) < of(d).size_of_one()) return unsupported("a bias that is not aligned to its type");
+  if (alignment_of(pointers.before) < 16) return unsupported("an auxiliary matrix at no multiple of 16 bytes");
+  plans.push_back({description, of(a), of(b), of(c), of(d), of(preference), alignment_of(pointers.vector),
+                   std::min<std::size_t>(of(preference).workspace, workspace_wanted)});
+  for (int i = 0; i < std::min(asked, most_algorithms); ++i) {
+    results[i] = {};
+    results[i].algo.data[0] = algorithm_mark;
+    results[i].algo.data[1] = plans.size() - 1;
+    results[i].workspaceSize = plans.back().workspace;
+    results[i].state = CUBLAS_STATUS_SUCCESS;
+    results[i].wavesCount = 1;
+    ++*found;
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 
-/// On the null stream enqueue() reports.
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, void const* alpha, void const* a,
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, void const* alpha, void const* a,
                               cublasLtMatrixLayout_t a_layout, void const* b, cublasLtMatrixLayout_t b_layout,
-                              void const* beta, void const* c, cublasLtMatrixLayout_t c_layout, void* out,
+                              void const* beta, void const* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, cublasLtMatmulAlgo_t const* algorithm, void* workspace,
                               std::size_t workspace_bytes, cudaStream_t stream) {
-  if (!open(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
-  if (d == nullptr || a_layout == nullptr || b_layout == nullptr || c_layout == nullptr || d_layout == nullptr)
-    return refuse("a product lacks a descriptor");
-  Product product{{of(d).operation, of(a_layout), of(b_layout), of(c_layout), of(d_layout)},
-                  {},
-                  0,
-                  0,
-                  a,
-                  b,
-                  c,
-                  out,
-                  of(d).bias,
-                  of(d).aux};
-  Plan const* const plan = plan_of(algorithm, product.problem);
-  if (plan == nullptr) return refuse("the algorithm is not one that the heuristic gave for this product");
-  if (workspace_bytes < algorithm->data[2])
-    return refuse("the workspace has " + std::to_string(workspace_bytes) + " bytes, and the algorithm needs " +
-                  std::to_string(algorithm->data[2]));
-  if (!read_scalar(alpha, product.alpha) || !read_scalar(beta, product.beta))
-    return refuse("alpha and beta must be in the host's memory");
-  product.epilogue = *epilogue_of(product.problem.operation.epilogue);
-  if ((product.epilogue.sums_a || product.epilogue.sums_b) && product.alpha != 1)
-    return refuse("whether alpha scales a bias gradient is not documented: it must be one");
-  const cublasStatus_t status = check_regions(product, regions_of(product, *plan, workspace, workspace_bytes));
-  if (status == CUBLAS_STATUS_SUCCESS) host_cuda::enqueue(stream, product);
-  return status;
+  if (handle == nullptr) return misuse("no handle");
+  if (algorithm == nullptr || algorithm->data[0] != algorithm_mark || algorithm->data[1] >= plans.size())
+    return misuse("the algorithm is none that cublasLtMatmulAlgoGetHeuristic gave");
+  Plan const& plan = plans[algorithm->data[1]];
+  if (of(operation).description != plan.description || of(a_layout) != plan.a || of(b_layout) != plan.b ||
+      of(c_layout) != plan.c || of(d_layout) != plan.d)
+    return misuse("the algorithm was found for another operation or other layouts");
+  if (workspace_bytes < plan.workspace) return misuse("the workspace is smaller than the algorithm's");
+  if (workspace_bytes > 0 &&
+      (!host_cuda::is_device_pointer(workspace, workspace_bytes) || address(workspace) % 16 != 0))
+    return misuse("the workspace is not so many bytes of device memory at a multiple of 16");
+  if (alpha == nullptr || beta == nullptr) return misuse("no alpha or no beta");
+  const Product p =
+      product_of(of(operation), plan, *static_cast<float const*>(alpha), *static_cast<float const*>(beta), a, b, c, d);
+  if (const auto status = check_pointers(p, plan); status != CUBLAS_STATUS_SUCCESS) return status;
+  const std::uint32_t epilogue = plan.description.epilogue;
+  host_cuda::enqueue(stream, [p, epilogue, workspace, trampled = plan.workspace] {
+    if (trampled > 0) std::memset(workspace, 0xff, trampled);  // whoever keeps something there loses it
+    run(p, has_vector(epilogue), has_before(epilogue));
+  });
+  return CUBLAS_STATUS_SUCCESS;
 }
-
-char const* cublasLtGetStatusName(cublasStatus_t status) {
-#define NAME(Status) \
-  case Status:       \
-    return #Status
-  switch (status) {
-    NAME(CUBLAS_STATUS_SUCCESS);
-    NAME(CUBLAS_STATUS_NOT_INITIALIZED);
-    NAME(CUBLAS_STATUS_ALLOC_FAILED);
-    NAME(CUBLAS_STATUS_INVALID_VALUE);
-    NAME(CUBLAS_STATUS_ARCH_MISMATCH);
-    NAME(CUBLAS_STATUS_MAPPING_ERROR);
-    NAME(CUBLAS_STATUS_EXECUTION_FAILED);
-    NAME(CUBLAS_STATUS_INTERNAL_ERROR);
-    NAME(CUBLAS_STATUS_NOT_SUPPORTED);
-    NAME(CUBLAS_STATUS_LICENSE_ERROR);
-  }
-#undef NAME
-  return "CUBLAS_STATUS_UNKNOWN";
 }
-char const* cublasLtGetStatusString(cublasStatus_t status) {
-  switch (status) {
-    case CUBLAS_STATUS_SUCCESS:
-      return "no error";
-    case CUBLAS_STATUS_NOT_INITIALIZED:
-      return "the library is not initialized";
-    case CUBLAS_STATUS_INVALID_VALUE:
-      return "an invalid value, or values that contradict each other";
-    case CUBLAS_STATUS_NOT_SUPPORTED:
-      return "a combination that is not supported";
-    default:
-      return cublasLtGetStatusName(status);
-  }
-}
-std::size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
-
-}  // extern "C"

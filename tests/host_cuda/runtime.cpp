@@ -362,7 +362,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begun, cudaEvent_t ended) {
   if (begun->stream == nullptr || ended->stream == nullptr) return fail(cudaErrorInvalidResourceHandle);
-  *milliseconds = .001f * static_cast<float>(1 + ended->at - begun->at);  // a clock that counts operations
+  if (begun->stream != ended->stream) return fail(cudaErrorInvalidResourceHandle);  // this clock is a stream's own:
+  *milliseconds = .001f * static_cast<float>(1 + ended->at - begun->at);            // it counts operations
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(32 * row_warps)
     }
   }
   __syncwarp();  // the target's score is read before it is overwritten
-  const float scale = static_cast<float>(weight / *count * static_cast<double>(factor));
+  const float scale = static_cast<float>(weight) * factor / static_cast<float>(*count);
   for (int c = lane; c < scores.columns; c += 32)
     s[c] = from_float<T>(scale * (expf(to_float(s[c]) * factor - top) / total - (c == target ? 1.f : 0.f)));
 }
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(32 * row_warps)
     if (lane == 0) row_losses[row] = 0.f;
     return;
   }
-  const float scale = static_cast<float>(weight / *count);
+  const float scale = static_cast<float>(weight) / static_cast<float>(*count);
   float sum = 0;
   for (int c = lane; c < predicted.columns; c += 32) {
     Dual<float, 1> at(to_float(predicted.row(row)[c]));
