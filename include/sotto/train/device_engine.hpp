@@ -165,14 +165,16 @@ template <class Model, class B> class DeviceEngine {
                          OptimizerOptions const& optimizer, double rate, std::uint64_t step) {
     cuda::StepInput input{};
     input.updates = 1;
-    input.rate = rate;
-    input.beta1 = optimizer.beta1;
-    input.beta2 = optimizer.beta2;
-    input.epsilon = optimizer.epsilon;
-    input.weight_decay = optimizer.weight_decay;
-    input.clip = optimizer.clip;
-    input.correction1 = 1 - std::pow(optimizer.beta1, static_cast<double>(step));
-    input.correction2 = 1 - std::pow(optimizer.beta2, static_cast<double>(step));
+    const auto corrected = [&](double beta) { return 1 - std::pow(beta, static_cast<double>(step)); };
+    input.beta1 = static_cast<float>(optimizer.beta1);
+    input.rest1 = static_cast<float>(1 - optimizer.beta1);
+    input.beta2 = static_cast<float>(optimizer.beta2);
+    input.rest2 = static_cast<float>(1 - optimizer.beta2);
+    input.rate = static_cast<float>(rate / corrected(optimizer.beta1));
+    input.root = static_cast<float>(1 / std::sqrt(corrected(optimizer.beta2)));
+    input.epsilon = static_cast<float>(optimizer.epsilon);
+    input.shrink = static_cast<float>(rate * optimizer.weight_decay);
+    input.clip = static_cast<float>(optimizer.clip);
     enqueue(batch, noise, options, input, training_, true);
     under_way_.push_back(target_perplexity(batch));
   }

@@ -59,6 +59,8 @@ template <class T> __device__ __forceinline__ T* dynamic_shared() {
 }
 /// e^x, fast: 2 ulp and range as __expf.
 __device__ __forceinline__ float fast_exp(float x) { return __expf(x); }
+/// a / b to 2 ulp, for |b| up to 2^126. IEEE's division has a slow path, a call that makes kernels spill.
+__device__ __forceinline__ float fast_divide(float a, float b) { return __fdividef(a, b); }
 /// 2^x, in one instruction: 2 ulp; results below 2^-126 are 0.
 __device__ __forceinline__ float fast_exp2(float x) {
   float y;
@@ -120,6 +122,7 @@ __device__ __forceinline__ bf16 rounded(float x) {
 }
 #else
 inline bf16 rounded(float x) { return bf16::of(x); }
+inline float fast_divide(float a, float b) { return a / b; }
 inline float fast_exp2(float x) { return exp2f(x); }
 inline std::uint32_t packed_pair(float low, float high) {
   return static_cast<std::uint32_t>(bf16::of(low).bits) | static_cast<std::uint32_t>(bf16::of(high).bits) << 16;

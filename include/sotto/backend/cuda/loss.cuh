@@ -6,11 +6,12 @@
 namespace sotto::cuda::inline SOTTO_ABI {
 
 /// Cross-entropy of the softmax of factor * scores; a warp has a row. row_losses [rows]; rows whose target is below 0
-/// cost nothing and become zeros. Counts, where wanted: predictions, right ones, and of each class.
+/// cost nothing and become zeros. Counts, where wanted: predictions, right ones, and of each class. Four blocks a
+/// multiprocessor: ptxas aims for eight by itself, and spills.
 template <class T>
-__global__ void __launch_bounds__(32 * row_warps)
-    cross_entropy(Matrix<T> scores, int const* targets, float factor, double weight, int const* count,
-                  float* row_losses, int* predicted, int* correct, int* histogram) {
+__global__ void __launch_bounds__(32 * row_warps, 4)
+    cross_entropy(Matrix<T> scores, int const* targets, float factor, float weight, int const* count, float* row_losses,
+                  int* predicted, int* correct, int* histogram) {
   const int row = static_cast<int>(blockIdx.x) * row_warps + static_cast<int>(threadIdx.x) / 32,
             lane = static_cast<int>(threadIdx.x) % 32;
   if (row >= scores.rows) return;
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(32 * row_warps)
   float total = 0;
   for (int c = lane; c < scores.columns; c += 32) total += expf(to_float(s[c]) * factor - top);
   total = warp_sum(total);
+  const float inverse = fast_divide(1.f, total);
   if (lane == 0) {
     row_losses[row] = top + logf(total) - to_float(s[target]) * factor;
     if (predicted != nullptr) {
@@ -50,9 +52,9 @@ __global__ void __launch_bounds__(32 * row_warps)
     }
   }
   __syncwarp();  // the target's score is read before it is overwritten
-  const float scale = static_cast<float>(weight) * factor / static_cast<float>(*count);
+  const float scale = fast_divide(weight * factor, static_cast<float>(*count));
   for (int c = lane; c < scores.columns; c += 32)
-    s[c] = from_float<T>(scale * (expf(to_float(s[c]) * factor - top) / total - (c == target ? 1.f : 0.f)));
+    s[c] = from_float<T>(scale * (expf(to_float(s[c]) * factor - top) * inverse - (c == target ? 1.f : 0.f)));
 }
 
 /// loss += weight / count * the sum of row_losses. One block.
@@ -87,7 +89,7 @@ __global__ void __launch_bounds__(32 * row_warps)
     if (lane == 0) row_losses[row] = 0.f;
     return;
   }
-  const float scale = static_cast<float>(weight) / static_cast<float>(*count);
+  const float scale = fast_divide(static_cast<float>(weight), static_cast<float>(*count));
   float sum = 0;
   for (int c = lane; c < predicted.columns; c += 32) {
     Dual<float, 1> at(to_float(predicted.row(row)[c]));

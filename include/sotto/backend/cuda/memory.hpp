@@ -103,9 +103,13 @@ struct StepInput {
   std::uint32_t cursor;   ///< of the step's randomness
   int updates;            ///< 0: compute everything, change nothing
   std::uint64_t skipped;  ///< bit l: layer l is skipped
-  double rate, beta1, beta2, epsilon, weight_decay;
-  double clip;                      ///< largest norm of the gradient; 0: unclipped
-  double correction1, correction2;  ///< 1 - beta^step
+  // AdamW's numbers as it uses them.
+  float beta1, rest1, beta2, rest2;  ///< rest: 1 - beta
+  float rate;                        ///< learning rate / (1 - beta1^step)
+  float root;                        ///< 1 / sqrt(1 - beta2^step)
+  float epsilon;
+  float shrink;  ///< learning rate * weight decay
+  float clip;    ///< largest norm of the gradient; 0: unclipped
 };
 
 /// What a step leaves behind.

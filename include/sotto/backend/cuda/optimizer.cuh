@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(32)
   if (threadIdx.x != 0) return;
   const double norm = sqrt(sum);
   output->gradient_norm = norm;
-  output->clip = input->clip > 0 && norm > input->clip ? static_cast<float>(input->clip / (norm + 1e-6)) : 1.f;
+  const double most = static_cast<double>(input->clip);
+  output->clip = most > 0 && norm > most ? static_cast<float>(most / (norm + 1e-6)) : 1.f;
   output->rejected = isfinite(norm) && isfinite(output->loss) ? 0 : 1;
 }
 
@@ -109,11 +110,9 @@ __global__ void __launch_bounds__(256) adamw(Update u, StepInput const* input, S
   if (input->updates == 0 || output->rejected != 0) return;
   const UpdateChunk c = u.chunks[blockIdx.x];
   if (!c.trained) return;
-  const float clip = output->clip, beta1 = static_cast<float>(input->beta1), beta2 = static_cast<float>(input->beta2),
-              rest1 = static_cast<float>(1 - input->beta1), rest2 = static_cast<float>(1 - input->beta2),
-              shrink = c.decays ? static_cast<float>(input->rate * input->weight_decay) : 0.f,
-              rate = static_cast<float>(input->rate / input->correction1),
-              root = static_cast<float>(1 / sqrt(input->correction2)), epsilon = static_cast<float>(input->epsilon);
+  const float clip = output->clip, shrink = c.decays ? input->shrink : 0.f;
+  const float beta1 = input->beta1, rest1 = input->rest1, beta2 = input->beta2, rest2 = input->rest2;
+  const float rate = input->rate, root = input->root, epsilon = input->epsilon;
   float* const values = u.values + c.begin;
   float const* const gradients = u.gradients + c.begin;
   float *const first = u.first + c.begin, *const second = u.second + c.begin;
@@ -121,7 +120,7 @@ __global__ void __launch_bounds__(256) adamw(Update u, StepInput const* input, S
     const float g = clip * gradient;
     m = m * beta1 + g * rest1;
     v = v * beta2 + g * g * rest2;
-    value = value - (value * shrink + m * rate / (sqrtf(v) * root + epsilon));
+    value = value - (value * shrink + fast_divide(m * rate, sqrtf(v) * root + epsilon));
   };
   const auto copied = [&](int i, float value) {
     if (c.copy != nullptr)
