@@ -18,7 +18,9 @@ struct PackedLane {
   std::vector<int> utterances, starts;  ///< [sequences]
   std::vector<int> masked, unmasked;    ///< rows, ascending
   std::vector<int> targets;             ///< [rows] labels of the masked rows, then of the unmasked ones
-  std::vector<float> features;          ///< [rows, features]
+  std::vector<float> features;          ///< [rows, features]; or, where the backend computes them:
+  std::vector<float> samples;           ///< of all sequences
+  std::vector<int> sample_offsets;      ///< [sequences + 1]
 
   int rows() const { return offsets.back(); }
   int sequences() const { return static_cast<int>(offsets.size()) - 1; }
@@ -47,6 +49,8 @@ struct PackedLane {
     masked.clear();
     unmasked.clear();
     targets.clear();
+    samples.clear();
+    sample_offsets.assign(1, 0);
   }
   /// Room for the most that a lane can get, so that filling it again allocates nothing.
   SOTTO_COLD void reserve(int rows, int width) {

@@ -14,7 +14,7 @@
 #include <sotto/frontend/filterbank.hpp>
 #include <sotto/nn/parameters.hpp>
 
-namespace sotto::frontend::inline SOTTO_ABI {
+namespace sotto::frontend::inline SOTTO_API {
 
 /// What each mel band is shifted and scaled by.
 enum class Normalisation {
@@ -22,6 +22,10 @@ enum class Normalisation {
   utterance,  ///< its mean and deviation over the frames presented at once
   corpus      ///< those of a corpus
 };
+
+}  // namespace sotto::frontend::inline SOTTO_API
+
+namespace sotto::frontend::inline SOTTO_ABI {
 
 /// Mean and deviation of each band over any number of utterances. Merging parts in a fixed order
 /// gives the same bits whatever computed them.
@@ -98,6 +102,7 @@ template <int Bands = 80, int Stack = 2, Normalisation Normalise = Normalisation
   static_assert(Stack >= 1 && Stack <= 8, "sotto: LogMel stacks 1 to 8 frames of 10 ms");
 
   static constexpr int bands = Bands, stack = Stack;
+  static constexpr Normalisation normalisation = Normalise;
   static constexpr int features = Bands * Stack, hop = Filterbank::hop * Stack;
 
   /// The fewest samples that give so many frames.

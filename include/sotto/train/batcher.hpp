@@ -13,8 +13,9 @@
 
 namespace sotto::inline SOTTO_ABI {
 
-/// Makes batches; a function of (seed, cursor, crops). One object a thread.
-template <class Frontend, class Augmentation, class Targets> class Batcher {
+/// Makes batches; a function of (seed, cursor, crops). One object a thread. Raw: lanes carry samples, and the backend
+/// computes features of them.
+template <class Frontend, class Augmentation, class Targets, bool Raw> class Batcher {
  public:
   Batcher(AnySource source, Targets const& targets, LanePacking packing, MaskOptions const& mask,
           typename Augmentation::Options const& augmentation, std::uint64_t seed)
@@ -47,7 +48,7 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
     const int lanes = packing_.lanes(batch.rows, crops.size());
     if (batch.lanes.size() < static_cast<std::size_t>(lanes)) {
       batch.lanes.resize(static_cast<std::size_t>(lanes));
-      for (auto& lane : batch.lanes) lane.reserve(lane_capacity_, Frontend::features);
+      for (auto& lane : batch.lanes) lane.reserve(lane_capacity_, Raw ? 0 : Frontend::features);
     }
     for (auto& lane : batch.lanes) lane.clear();
     for (const int index : order_) {
@@ -68,7 +69,16 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
     lane.offsets.push_back(first + crop.frames);
     lane.utterances.push_back(static_cast<int>(crop.utterance));
     lane.starts.push_back(crop.first_frame);
-    samples_.resize(static_cast<std::size_t>(Frontend::samples_for(crop.frames)));
+    masker_.draw(mask_, crop.frames, Random(seed_, purpose, cursor, item), first, lane.masked);
+    const auto n = static_cast<std::size_t>(Frontend::samples_for(crop.frames));
+    if constexpr (Raw) {
+      const std::size_t before = lane.samples.size();
+      lane.samples.resize(before + n);
+      source_.read_sound(crop.utterance, crop.first_sample, std::span(lane.samples).subspan(before));
+      lane.sample_offsets.push_back(static_cast<int>(before + n));
+      return;
+    }
+    samples_.resize(n);
     source_.read_sound(crop.utterance, crop.first_sample, samples_);
     const auto needed = static_cast<std::size_t>(first + crop.frames) * Frontend::features;
     if (lane.features.size() < needed) lane.features.resize(needed);
@@ -81,7 +91,6 @@ template <class Frontend, class Augmentation, class Targets> class Batcher {
         Augmentation::apply(augmentation_, random, features);
       }
     }
-    masker_.draw(mask_, crop.frames, Random(seed_, purpose, cursor, item), first, lane.masked);
   }
   /// The unmasked rows, and labels in the order that a head reads them.
   SOTTO_COLD void complete(PackedLane& lane) {

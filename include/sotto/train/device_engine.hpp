@@ -19,9 +19,11 @@
 
 namespace sotto::inline SOTTO_ABI {
 
-/// What the host sends for a batch, in one piece: numbers, then row numbers, then features. Offsets are bytes.
+/// What the host sends for a batch, in one piece: numbers, then row numbers, then features, or samples to compute them
+/// from. Offsets are bytes.
 struct DeviceBatchLayout {
   int rows, sequences, features;
+  int samples;  ///< that a batch may bring instead of features
 
   constexpr std::size_t offsets() const { return padded(sizeof(cuda::StepInput)); }
   constexpr std::size_t utterances() const { return offsets() + ints(sequences + 1); }
@@ -29,10 +31,16 @@ struct DeviceBatchLayout {
   constexpr std::size_t masked() const { return starts() + ints(sequences); }
   constexpr std::size_t unmasked() const { return masked() + ints(rows); }
   constexpr std::size_t targets() const { return unmasked() + ints(rows); }
-  constexpr std::size_t feature_values() const { return targets() + ints(2 * rows); }
-  constexpr std::size_t bytes() const {
-    return feature_values() + sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(features);
+  constexpr std::size_t sample_offsets() const { return targets() + ints(2 * rows); }
+  constexpr std::size_t values() const { return sample_offsets() + ints(sequences + 1); }
+  constexpr std::size_t feature_count() const {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(features);
   }
+  constexpr std::size_t value_count() const { return std::max(static_cast<std::size_t>(samples), feature_count()); }
+  constexpr std::size_t bytes() const { return values() + sizeof(float) * value_count(); }
+
+  /// Whether a batch brings samples.
+  static bool has_samples(Batch const& batch) { return !batch.lanes.empty() && !batch.lanes[0].samples.empty(); }
 
   /// Writes a batch there; rows past its own are zeros, and entries past its own are -1.
   SOTTO_COLD void fill(Batch const& batch, std::byte* at) const {
@@ -42,15 +50,19 @@ struct DeviceBatchLayout {
     auto* const mask = reinterpret_cast<int*>(at + masked());
     auto* const rest = reinterpret_cast<int*>(at + unmasked());
     auto* const target = reinterpret_cast<int*>(at + targets());
-    auto* const values = reinterpret_cast<float*>(at + feature_values());
+    auto* const sample_offset = reinterpret_cast<int*>(at + sample_offsets());
+    auto* const value = reinterpret_cast<float*>(at + values());
+    const bool raw = has_samples(batch);
+    std::size_t filled = 0;  // of the values
     int s = 0, row = 0, m = 0, u = 0;
-    offset[0] = 0;
+    offset[0] = sample_offset[0] = 0;
     for (PackedLane const& lane : batch.lanes) {
       for (int i = 0; i < lane.sequences(); ++i, ++s) {
         const auto k = static_cast<std::size_t>(i);
         utterance[s] = lane.utterances[k];
         start[s] = lane.starts[k];
         offset[s + 1] = row + lane.offsets[k + 1];
+        sample_offset[s + 1] = raw ? static_cast<int>(filled) + lane.sample_offsets[k + 1] : 0;
       }
       const std::size_t n = lane.masked.size();
       for (std::size_t i = 0; i < n; ++i, ++m) {
@@ -61,20 +73,22 @@ struct DeviceBatchLayout {
         rest[u] = row + lane.unmasked[i];
         target[rows + u] = lane.targets.empty() ? 0 : lane.targets[n + i];
       }
-      std::memcpy(values + static_cast<std::size_t>(row) * static_cast<std::size_t>(features), lane.features.data(),
-                  sizeof(float) * static_cast<std::size_t>(lane.rows()) * static_cast<std::size_t>(features));
+      const std::size_t count =
+          raw ? lane.samples.size() : static_cast<std::size_t>(lane.rows()) * static_cast<std::size_t>(features);
+      std::memcpy(value + filled, raw ? lane.samples.data() : lane.features.data(), sizeof(float) * count);
+      filled += count;
       row += lane.rows();
     }
     for (; s < sequences; ++s) {
       utterance[s] = start[s] = 0;
       offset[s + 1] = row;
+      sample_offset[s + 1] = sample_offset[s];
     }
     std::fill(mask + m, mask + rows, -1);
     std::fill(rest + u, rest + rows, -1);
     std::fill(target + m, target + rows, -1);
     std::fill(target + rows + u, target + 2 * rows, -1);
-    std::fill(values + static_cast<std::size_t>(row) * static_cast<std::size_t>(features),
-              values + static_cast<std::size_t>(rows) * static_cast<std::size_t>(features), 0.f);
+    std::fill(value + filled, value + value_count(), 0.f);
   }
 
  private:
@@ -95,6 +109,8 @@ template <class Model, class B> class DeviceEngine {
   static constexpr std::size_t size = count(table);
   static constexpr int classes = Model::Objective::classes, features = Net::features;
   static constexpr int steps_ahead = 1;
+  /// Whether log-mel energies are computed on the device; augmentations work on the host's.
+  static constexpr bool raw = Model::Augmentation::empty && requires { Model::Frontend::normalisation; };
   static_assert(Model::Objective::Statistics::size == 0,
                 "sotto: an objective with batch statistics cannot be trained on a GPU yet");
 
@@ -215,7 +231,9 @@ template <class Model, class B> class DeviceEngine {
   };
 
   static constexpr DeviceBatchLayout layout_for(Capacity capacity, int sequences) {
-    return {capacity.rows, sequences, features};
+    using Frontend = typename Model::Frontend;
+    const int beside = static_cast<int>(Frontend::samples_for(1)) - Frontend::hop;  // of a sequence, beside its hops
+    return {capacity.rows, sequences, features, raw ? capacity.rows * Frontend::hop + sequences * beside : 0};
   }
   /// Sequences that there is room for at first; a batch with more makes more.
   static constexpr int first_sequences(Capacity capacity) {
@@ -235,7 +253,7 @@ template <class Model, class B> class DeviceEngine {
     feed_ = cuda::Feed();
     feed_ = cuda::Feed(backend_.context(), layout_.bytes());
     current_ = cuda::DeviceMemory();
-    current_ = cuda::DeviceMemory(layout_.feature_values());
+    current_ = cuda::DeviceMemory(layout_.values());
     features_ = cuda::DeviceMemory();
     features_ = cuda::DeviceMemory(static_cast<std::size_t>(capacity_.rows) * features * element_bytes);
     tiles_ = cuda::DeviceMemory();
@@ -267,10 +285,9 @@ template <class Model, class B> class DeviceEngine {
     std::memcpy(at, &input, sizeof input);
     layout_.fill(batch, at);
     std::byte const* const sent = feed_.send();
-    backend_.copy_on_device(current_.begin(), sent, layout_.feature_values());
-    const auto n = static_cast<std::size_t>(capacity_.rows) * features;
-    backend_.convert({reinterpret_cast<OnDevice<float> const*>(sent + layout_.feature_values()), n},
-                     {reinterpret_cast<E*>(features_.begin()), n});
+    backend_.copy_on_device(current_.begin(), sent, layout_.values());
+    compute_features(DeviceBatchLayout::has_samples(batch),
+                     {reinterpret_cast<R const*>(sent + layout_.values()), layout_.value_count()});
     feed_.release();
     const auto step = [&] { run(recorded, options, trains); };
     if (options_.record && recording) {
@@ -280,6 +297,27 @@ template <class Model, class B> class DeviceEngine {
       if (options_.record) recording = backend_.record(step);
     }
     results_.take(outputs_.begin());
+  }
+
+  /// What the step reads, from what was sent.
+  SOTTO_COLD void compute_features(bool from_samples, Array<R const> sent) {
+    auto* const x = reinterpret_cast<E*>(features_.begin());
+    if (!from_samples) {
+      backend_.convert(sent, {x, layout_.feature_count()});
+      return;
+    }
+    if constexpr (raw) {
+      using Frontend = typename Model::Frontend;
+      const auto ints = [&](std::size_t offset) { return reinterpret_cast<Index const*>(current_.begin() + offset); };
+      R const *mean = nullptr, *deviation = nullptr;
+      if constexpr (Frontend::needs_corpus) {
+        mean = master_.frontend.mean.begin;
+        deviation = master_.frontend.deviation.begin;
+      }
+      backend_.log_mel({Frontend::bands, Frontend::stack, Frontend::normalisation}, sent,
+                       ints(layout_.sample_offsets()), ints(layout_.offsets()), layout_.sequences, capacity_.rows, mean,
+                       deviation, x);
+    }
   }
 
   /// Everything that a step enqueues.
@@ -371,6 +409,7 @@ template <class Model, class B> class DeviceEngine {
 /// On a device a batch is one lane.
 template <class Model, class Storage> struct EngineOf<Model, Cuda<Storage>> {
   using type = DeviceEngine<Model, Cuda<Storage>>;
+  static constexpr bool raw = type::raw;
   static LanePacking packing(RunOptions const&, int batch_rows) { return {batch_rows, 1}; }
   static void expect(RunOptions const& options, Capacity capacity) {
     type::expect_memory(capacity, options.device.number);

@@ -225,6 +225,7 @@ template <class Model, class B> class Engine {
 /// The engine of a backend, how its batches are cut into lanes, and how it is made.
 template <class Model, class B> struct EngineOf {
   using type = Engine<Model, B>;
+  static constexpr bool raw = false;  ///< batches carry features, not samples
   static LanePacking packing(RunOptions const& options, int /*batch_rows*/) {
     return {options.batch.lane_rows, options.slots};
   }

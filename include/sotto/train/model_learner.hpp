@@ -119,7 +119,7 @@ template <class Model, class B> class ModelLearner final : public Learner {
 
  private:
   using Net = Network<Model, B>;
-  using BatcherKind = Batcher<Frontend, typename Model::Augmentation, Targets>;
+  using BatcherKind = Batcher<Frontend, typename Model::Augmentation, Targets, EngineOf<Model, B>::raw>;
 
   Noise noise_of(Batch const& batch) const { return Noise::of(encoder_, Model::shape.depth, seed_, batch.cursor); }
 

@@ -31,6 +31,10 @@ struct Context {
   Update update{};
   DeviceMemory chunks;
 
+  // Log-mel.
+  int mel_bands = 0;
+  DeviceMemory mel_numbers, mel_ranges;
+
   Context(int number, bool tf32) : device(selected(number)), products(tf32) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
   }

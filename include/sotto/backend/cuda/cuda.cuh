@@ -9,6 +9,7 @@
 #include <sotto/backend/cuda/context.cuh>
 #include <sotto/backend/cuda/convolution.cuh>
 #include <sotto/backend/cuda/cuda.hpp>
+#include <sotto/backend/cuda/log_mel.cuh>
 #include <sotto/backend/cuda/loss.cuh>
 #include <sotto/backend/cuda/memory.cuh>
 #include <sotto/backend/cuda/optimizer.cuh>
@@ -76,6 +77,25 @@ template <class S> void Cuda<S>::copy_on_device(std::byte* to, std::byte const* 
 template <class S> void Cuda<S>::convert(Array<R const> features, Array<E> x) {
   context_->run(cuda::convert<S>, {cuda::blocks_for(x.size, 1024), 256}, cuda::raw(features.begin), cuda::raw(x.begin),
                 x.size);
+}
+template <class S>
+void Cuda<S>::log_mel(cuda::LogMelShape const& shape, Array<R const> samples, Index const* sample_offsets,
+                      Index const* offsets, int sequences, int rows, R const* mean, R const* deviation, E* x) {
+  cuda::Context& c = *context_;
+  if (c.mel_bands != shape.bands) {
+    const cuda::LogMelTables tables = cuda::log_mel_tables({.bands = shape.bands});
+    c.mel_bands = shape.bands;
+    c.mel_numbers = cuda::DeviceMemory(tables.numbers.size() * sizeof(float));
+    c.mel_ranges = cuda::DeviceMemory(tables.ranges.size() * sizeof(int));
+    copy_to_device(c.mel_numbers.begin(), tables.numbers.data(), c.mel_numbers.size());
+    copy_to_device(c.mel_ranges.begin(), tables.ranges.data(), c.mel_ranges.size());
+  }
+  const cuda::LogMelPlan plan{reinterpret_cast<float const*>(c.mel_numbers.begin()),
+                              reinterpret_cast<int const*>(c.mel_ranges.begin()), shape.bands, shape.stack};
+  const cuda::LogMelBatch batch{cuda::raw(samples.begin), cuda::raw(sample_offsets), cuda::raw(offsets), sequences,
+                                rows};
+  cuda::log_mel<S>(plan, batch, shape.normalisation, cuda::raw(mean), cuda::raw(deviation), cuda::raw(x),
+                   c.template scratch<float>(cuda::log_mel_scratch(plan, rows, sequences)), c.stream);
 }
 template <class S> void Cuda<S>::clear_counts(Array<Index> counts) {
   cuda::check(cudaMemsetAsync(counts.begin, 0, counts.size * sizeof(int), context_->stream), "clearing");

@@ -9,6 +9,7 @@
 #include <sotto/backend/cuda/memory.hpp>
 #include <sotto/core/bf16.hpp>
 #include <sotto/core/parallel.hpp>
+#include <sotto/frontend/log_mel.hpp>
 #include <sotto/nn/parameters.hpp>
 
 namespace sotto::cuda::inline SOTTO_API {
@@ -40,6 +41,11 @@ template <class Policy, class Storage> struct TableOperations {
   static void gates_back(Context& context, Matrix<E const> x, Matrix<R const> weight, Array<R const> bias,
                          Array<R const> constant, Matrix<E const> d_gates, Matrix<E> dx, Matrix<R> d_weight,
                          Array<R> d_bias, Array<R> d_constant);
+};
+/// Log-mel energies as frontend::LogMel has them.
+struct LogMelShape {
+  int bands, stack;
+  frontend::Normalisation normalisation;
 };
 /// A user's element-wise function.
 template <class Functor, class Storage> struct MapOperations {
@@ -114,6 +120,10 @@ template <class Storage> class Cuda {
   void copy_on_device(std::byte* to, std::byte const* from, std::size_t bytes);
   /// x := features, in what activations are kept in.
   void convert(Array<R const> features, Array<E> x);
+  /// x [rows, bands * stack] := the log-mel energies of sequences of samples; rows after the last sequence are zeros.
+  /// mean and deviation [bands]: of the corpus, where the shape asks for them.
+  void log_mel(cuda::LogMelShape const& shape, Array<R const> samples, Index const* sample_offsets,
+               Index const* offsets, int sequences, int rows, R const* mean, R const* deviation, E* x);
   /// A step begins: where its numbers stand, which rows are whose. Tiles [most_tiles(rows, sequences)] are the
   /// caller's.
   void begin_step(Lane<Index> const& lane, cuda::StepInput const* input, cuda::StepOutput* output, std::byte* tiles);
