@@ -13,7 +13,6 @@
 namespace sotto::cuda::inline SOTTO_API {
 
 struct Context {
-  int device;
   cudaStream_t stream = nullptr;
   Products products;
   bool recording = false;
@@ -35,7 +34,8 @@ struct Context {
   int mel_bands = 0;
   DeviceMemory mel_numbers, mel_ranges;
 
-  Context(int number, bool tf32) : device(selected(number)), products(tf32) {
+  /// On the device that is current.
+  explicit Context(bool tf32) : products(tf32) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
   }
   Context(Context const&) = delete;
@@ -79,12 +79,6 @@ struct Context {
   }
 
  private:
-  static int selected(int number) {
-    static_cast<void>(device_facts(number));
-    check(cudaSetDevice(number), "choosing the device");
-    return number;
-  }
-
   DeviceMemory scratch_;
 };
 

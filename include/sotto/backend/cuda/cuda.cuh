@@ -53,13 +53,13 @@ __global__ void __launch_bounds__(256)
 
 namespace sotto::inline SOTTO_API {
 
-template <class S> Cuda<S>::Cuda(int device, bool tf32) : context_(new cuda::Context(device, tf32)) {
+template <class S> Cuda<S>::Cuda(int device, bool tf32) {
   const cuda::DeviceFacts facts = cuda::device_facts(device);
-  if (sizeof(S) == 2 && facts.major < 8) {
-    delete context_;
+  if (sizeof(S) == 2 && facts.major < 8)
     throw_error(ErrorCode::device, {facts.name, " has compute capability ", facts.major, ".", facts.minor,
                                     ", and bf16 needs 8.0 or newer: use Cuda<float> on it"});
-  }
+  const cuda::DeviceScope scope(device);
+  context_ = new cuda::Context(tf32);
 }
 template <class S> Cuda<S>::~Cuda() { delete context_; }
 template <class S> void Cuda<S>::wait() { cuda::check(cudaStreamSynchronize(context_->stream), "waiting for the GPU"); }

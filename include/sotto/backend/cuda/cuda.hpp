@@ -104,8 +104,8 @@ template <class Storage> class Cuda {
     return {arena.take<R>(static_cast<std::size_t>(entries)), static_cast<std::size_t>(entries)};
   }
 
-  /// Error(device) where there is no such device. tf32: products of fp32 numbers round them to 10 bits of mantissa, and
-  /// use tensor cores.
+  /// Error(device) where there is no such device. Whoever calls the others makes it current (cuda::DeviceScope). tf32:
+  /// products of fp32 numbers round them to 10 bits of mantissa, and use tensor cores.
   explicit Cuda(int device = 0, bool tf32 = false);
   Cuda(Cuda const&) = delete;
   Cuda& operator=(Cuda const&) = delete;

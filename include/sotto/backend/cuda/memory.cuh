@@ -32,7 +32,7 @@ __attribute__((used)) inline DeviceMemory::~DeviceMemory() {
   if (begin_ != nullptr) cudaFree(begin_);
 }
 
-__attribute__((used)) inline DeviceFacts device_facts(int number) {
+__attribute__((used)) inline DeviceScope::DeviceScope(int number) {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0)
@@ -43,14 +43,17 @@ __attribute__((used)) inline DeviceFacts device_facts(int number) {
   if (number < 0 || number >= devices)
     throw_error(ErrorCode::device,
                 {"there is no GPU number ", number, ": this machine has ", devices, ", numbered from 0"});
+  check(cudaGetDevice(&before_), "asking about the GPU");
+  check(cudaSetDevice(number), "choosing the GPU");
+}
+__attribute__((used)) inline DeviceScope::~DeviceScope() { cudaSetDevice(before_); }
+
+__attribute__((used)) inline DeviceFacts device_facts(int number) {
+  const DeviceScope scope(number);
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, number), "asking about the GPU");
-  int before = 0;
   DeviceFacts facts{};
-  check(cudaGetDevice(&before), "asking about the GPU");
-  check(cudaSetDevice(number), "choosing the GPU");
   check(cudaMemGetInfo(&facts.free_bytes, &facts.total_bytes), "asking about the GPU");
-  check(cudaSetDevice(before), "choosing the GPU");
   static_assert(sizeof facts.name == sizeof properties.name);
   std::memcpy(facts.name, properties.name, sizeof facts.name);
   facts.number = number;
