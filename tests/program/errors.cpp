@@ -50,6 +50,31 @@ TEST_CASE("an unknown model is a usage error that lists the models") {
   CHECK(finish({"info", "huge"}).code == 2);
 }
 
+TEST_CASE(
+    "a GPU that cannot be used is a device error before anything is read, and one that cannot be named a usage error") {
+  const Workplace place;
+  for (auto const* device : {"cuda", "cuda:0"}) {
+    auto arguments = pretrain(place.path / "run", "1e13flop");
+    arguments.insert(arguments.end(), {"--device", device});
+    const auto run = finish(arguments);
+    if (run.code == 0) continue;  // there is one, and the program was built for it
+    CHECK(run.code == 6);
+    CHECK(run.err.find(run.err.find("without CUDA") != std::string::npos ? "-DSOTTO_CUDA=ON" : "install a driver") !=
+          std::string::npos);
+    CHECK_FALSE(fs::exists(place.path / "run"));
+  }
+  for (auto const* device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", ""}) {
+    auto arguments = pretrain(place.path / "run", "1e13flop");
+    arguments.insert(arguments.end(), {"--device", device});
+    const auto run = finish(arguments);
+    CHECK(run.code == 2);
+    check_sentence(run, "--device is cpu, cuda or cuda:N");
+  }
+  const auto sheet = finish({"info", "slim", "--device", "t4"});
+  CHECK(sheet.code == 2);
+  check_sentence(sheet, "h100, a100, rtx4090, l4");
+}
+
 TEST_CASE("a budget that cannot be read is a usage error that shows how") {
   const Workplace place;
   for (auto const* budget : {"much", "1e13", "10min", "-5updates", "1.5updates", "1e30flop"}) {

@@ -106,4 +106,8 @@ TEST_CASE("info prices every model, and one in detail") {
   // 12 x 384 of the paper, with its waveform stack: about 20 GFLOP a second of audio
   CHECK(std::strtod(slim->at("paper_flops_per_audio_second").c_str(), nullptr) > 1e10);
   CHECK(finish({"info", "slim"}).out.find("1e15 FLOP") != std::string::npos);
+  const auto bound = finish({"info", "slim", "--device", "h100"});
+  CHECK(bound.code == 0);
+  CHECK(bound.out.find("no measurement") != std::string::npos);
+  CHECK(bound.out.find("attention, backward") != std::string::npos);
 }
