@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include <sotto/cuda.hpp>
@@ -47,10 +48,10 @@ enum class Order { forward, reverse, random };
 
 inline bool has_device() {
   try {
-    MESSAGE("on " << cuda::device_facts(0).name);
+    MESSAGE("on " << std::string(cuda::device_facts(0).name));
     return true;
   } catch (Error const& error) {
-    MESSAGE("SKIPPED: " << error.what());
+    MESSAGE("SKIPPED: " << std::string(error.what()));
     return false;
   }
 }
