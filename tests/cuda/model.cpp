@@ -233,6 +233,38 @@ TEST_CASE("a batch of more sequences than any before makes room for them") {
         fresh.engine.rehearse(batch_of(few), Noise::off(), options).measures.loss);
 }
 
+TEST_CASE("a measure recorded before any step is right after steps have asked for more memory") {
+  if (!has_device()) return;
+  const auto options = all_rows<Small>();
+  const PackedLane lane = random_lane({30, 10}, Small::Frontend::features, 16, 5);
+  Trial<Small, Cuda<bf16>> trial(4, {48, 30});
+  const double before = trial.engine.measure(batch_of(lane), options, nullptr).loss;
+  trial.engine.rehearse(batch_of(lane), Noise::off(), options);
+  trial.engine.rehearse(batch_of(lane), Noise::off(), options);
+  CHECK(trial.engine.measure(batch_of(lane), options, nullptr).loss == before);
+}
+
+TEST_CASE("products may be chosen by time") {
+  if (!has_device()) return;
+  const auto options = all_rows<Small>();
+  const PackedLane lane = random_lane({30, 10}, Small::Frontend::features, 16, 5);
+  Trial<Small, Cuda<bf16>> plain(4, {48, 30});
+  DeviceEngine<Small, Cuda<bf16>> tuned({48, 30}, {.tune = true});
+  std::copy(plain.engine.values().begin(), plain.engine.values().end(), tuned.values().begin());
+  tuned.prepare();
+  const double loss = plain.engine.rehearse(batch_of(lane), Noise::off(), options).measures.loss;
+  CHECK(tuned.rehearse(batch_of(lane), Noise::off(), options).measures.loss == doctest::Approx(loss).epsilon(1e-3));
+  // What was tried has added nothing to the gradient.
+  const auto wanted = plain.engine.gradients(), got = tuned.gradients();
+  double squares = 0, of = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const double d = static_cast<double>(wanted[i]) - static_cast<double>(got[i]);
+    squares += d * d;
+    of += static_cast<double>(wanted[i]) * static_cast<double>(wanted[i]);
+  }
+  CHECK(squares < 1e-4 * of);
+}
+
 TEST_CASE("held-out loss is measured without noise and changes nothing") {
   if (!has_device()) return;
   const auto options = all_rows<Small>();

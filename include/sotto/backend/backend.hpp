@@ -104,7 +104,7 @@ concept AttentionOperations = requires(B& b, Lane<typename B::Index> const& lane
 template <class B, class E = typename B::Element>
 concept Skips = !B::replays || requires(B& b, Matrix<E> y, Matrix<E const> x) {
   b.skip_forward(0, x, y);    // where the step skips layer 0: y = x
-  b.skip_back(0, y, y);       // d, bypass: where the step skips layer 0, bypass = d and d = 0; else bypass = 0
+  b.skip_back(0, y, y);       // d, bypass: where the step skips layer 0, bypass = d and d = 0
 };
 
 /// Losses turn scores into gradients in place.

@@ -162,7 +162,7 @@ template <class C, class B> struct Encoder {
       BlockLayer::backward(b, w.blocks[at(i)], g.blocks[at(i)], table, lane, noise, i, input_of(i, a, noise),
                            a.blocks[at(i)], a.scratch, a.d);
       if constexpr (B::replays)
-        if (noise.layer_drop) b.sum(a.d, a.bypass, a.d);
+        if (noise.layer_drop) b.skip_forward(i, a.bypass, a.d);
     }
     if (noise.dropout > 0) b.dropout(lane, noise, 1, a.d);
     if constexpr (!C::pre_norm) {

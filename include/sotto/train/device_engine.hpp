@@ -124,7 +124,7 @@ template <class Model, class B> class DeviceEngine {
   /// Error(device) where there is no such device, or where it has not that much memory.
   SOTTO_COLD static void expect_memory(Capacity capacity, int device) {
     const cuda::DeviceFacts facts = cuda::device_facts(device);
-    const std::size_t needed = bytes(capacity) + (std::size_t{64} << 20);
+    const std::size_t needed = bytes(capacity) + (std::size_t{320} << 20);  // products' workspace and modules, scratch
     if (needed > facts.free_bytes)
       throw_error(ErrorCode::device,
                   {"training needs ", static_cast<double>(needed >> 20) / 1024, " GiB of GPU memory, and ", facts.name,
@@ -133,7 +133,19 @@ template <class Model, class B> class DeviceEngine {
   }
 
   SOTTO_COLD DeviceEngine(Capacity capacity, DeviceOptions const& options)
-      : DeviceEngine(cuda::DeviceScope(options.number), capacity, options) {}
+      : backend_(options.number, options.tf32, options.tune), options_(options), capacity_(capacity),
+        host_values_(size * sizeof(float)), host_first_(size * sizeof(float)), host_second_(size * sizeof(float)) {
+    expect_memory(capacity, options.number);
+    numbers_ = cuda::DeviceMemory(4 * sizeof(float) * stride);
+    prepared_ = cuda::DeviceMemory(Net::weight_bytes());
+    Arena weights(prepared_.begin());
+    weights_ = Net::carve_weights(weights);
+    master_ = Net::template carve_parameters<R const>(number(0));
+    activations_ = cuda::DeviceMemory(Net::activation_bytes(capacity));
+    outputs_ = cuda::DeviceMemory(output_bytes());
+    results_ = cuda::Results(backend_.context(), output_bytes());
+    make_room(first_sequences(capacity));
+  }
 
   /// The numbers on the host: what prepare() takes, and what settle() brings.
   std::span<float> values() { return {host_values_.template as<float>(), size}; }
@@ -141,7 +153,7 @@ template <class Model, class B> class DeviceEngine {
   std::span<float> second_moments() { return {host_second_.template as<float>(), size}; }
   /// Of the last step, brought from the device.
   SOTTO_COLD std::vector<float> gradients() {
-    const cuda::DeviceScope scope(options_.number);
+    cuda::use_device(options_.number);
     std::vector<float> on_host(size);
     backend_.copy_to_host(on_host.data(), reinterpret_cast<std::byte const*>(number(3)), size * sizeof(float));
     return on_host;
@@ -152,7 +164,7 @@ template <class Model, class B> class DeviceEngine {
 
   /// Brings the host's numbers to the device and makes the copies that products read.
   SOTTO_COLD void prepare() {
-    const cuda::DeviceScope scope(options_.number);
+    cuda::use_device(options_.number);
     backend_.wait();
     const auto bring = [&](std::size_t i, Buffer const& from) {
       backend_.copy_to_device(reinterpret_cast<std::byte*>(number(i)), from.begin(), size * sizeof(float));
@@ -192,7 +204,7 @@ template <class Model, class B> class DeviceEngine {
     return result;
   }
   SOTTO_COLD void settle() {
-    const cuda::DeviceScope scope(options_.number);
+    cuda::use_device(options_.number);
     const auto fetch = [&](std::size_t i, Buffer const& to) {
       backend_.copy_to_host(to.begin(), reinterpret_cast<std::byte const*>(number(i)), size * sizeof(float));
     };
@@ -216,21 +228,6 @@ template <class Model, class B> class DeviceEngine {
   }
 
  private:
-  SOTTO_COLD DeviceEngine(cuda::DeviceScope const&, Capacity capacity, DeviceOptions const& options)
-      : backend_(options.number, options.tf32), options_(options), capacity_(capacity),
-        host_values_(size * sizeof(float)), host_first_(size * sizeof(float)), host_second_(size * sizeof(float)) {
-    expect_memory(capacity, options.number);
-    numbers_ = cuda::DeviceMemory(4 * sizeof(float) * stride);
-    prepared_ = cuda::DeviceMemory(Net::weight_bytes());
-    Arena weights(prepared_.begin());
-    weights_ = Net::carve_weights(weights);
-    master_ = Net::template carve_parameters<R const>(number(0));
-    activations_ = cuda::DeviceMemory(Net::activation_bytes(capacity));
-    outputs_ = cuda::DeviceMemory(output_bytes());
-    results_ = cuda::Results(backend_.context(), output_bytes());
-    make_room(first_sequences(capacity));
-  }
-
   struct Read {
     cuda::StepOutput output;
     std::span<int const> histogram;
@@ -255,17 +252,19 @@ template <class Model, class B> class DeviceEngine {
   /// Buffers for batches of so many sequences; what was recorded before is for fewer.
   SOTTO_COLD void make_room(int sequences) {
     backend_.wait();
-    layout_ = layout_for(capacity_, sequences);
+    training_ = {};
+    evaluation_ = {};
+    layout_ = {};  // until there is room: no batch fits
+    const DeviceBatchLayout layout = layout_for(capacity_, sequences);
     feed_ = cuda::Feed();
-    feed_ = cuda::Feed(backend_.context(), layout_.bytes());
+    feed_ = cuda::Feed(backend_.context(), layout.bytes());
     current_ = cuda::DeviceMemory();
-    current_ = cuda::DeviceMemory(layout_.values());
+    current_ = cuda::DeviceMemory(layout.values());
     features_ = cuda::DeviceMemory();
     features_ = cuda::DeviceMemory(static_cast<std::size_t>(capacity_.rows) * features * element_bytes);
     tiles_ = cuda::DeviceMemory();
     tiles_ = cuda::DeviceMemory(B::tile_bytes(capacity_.rows, sequences));
-    training_ = {};
-    evaluation_ = {};
+    layout_ = layout;
   }
   SOTTO_COLD void prepare_parts() {
     for (int part = 0; part < Net::prepare_parts; ++part) Net::prepare(backend_, master_, weights_, part);
@@ -274,7 +273,7 @@ template <class Model, class B> class DeviceEngine {
   /// Sends a batch and enqueues a step on it, and the copy of what it leaves behind.
   SOTTO_COLD void enqueue(Batch const& batch, Noise const& noise, ObjectiveOptions const& options,
                           cuda::StepInput input, cuda::Recording& recording, bool trains) {
-    const cuda::DeviceScope scope(options_.number);
+    cuda::use_device(options_.number);
     int sequences = 0;
     for (PackedLane const& lane : batch.lanes) sequences += lane.sequences();
     if (batch.rows > capacity_.rows)
@@ -372,7 +371,7 @@ template <class Model, class B> class DeviceEngine {
   }
 
   SOTTO_COLD Read read() {
-    const cuda::DeviceScope scope(options_.number);
+    cuda::use_device(options_.number);
     std::byte const* const at = results_.read();
     Read read;
     std::memcpy(&read.output, at, sizeof read.output);

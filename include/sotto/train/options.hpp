@@ -34,6 +34,7 @@ struct DeviceOptions {
   int number = 0;      ///< which, where there are several
   bool record = true;  ///< replay steps as one graph; else operations are enqueued one by one, with the same result
   bool tf32 = false;   ///< products of fp32 numbers by tensor cores, with 10 bits of mantissa
+  bool tune = false;   ///< time cuBLASLt's proposals and take the fastest: runs then differ in their last bits
 };
 
 struct CheckpointOptions {

@@ -156,7 +156,8 @@ class Training {
     if (may_run_ahead && !evaluates && !saves && learner_.steps_ahead() > 0) {
       try {
         submit();
-      } catch (Error const&) {  // of the data: this step is still good, and the next call will meet it again
+      } catch (Error const& error) {  // of the data: this step is still good, and the next call will meet it again
+        if (error.code() != ErrorCode::data && error.code() != ErrorCode::file) throw;
       }
     }
     under_way_.erase(under_way_.begin());

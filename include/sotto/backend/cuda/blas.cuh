@@ -54,7 +54,8 @@ struct ProductShape {
 
 class Products {
  public:
-  explicit Products(bool tf32) : tf32_(tf32), workspace_(workspace_bytes) {
+  /// tune: time what cuBLASLt proposes and take the fastest; else take its first, so that runs have the same bits.
+  Products(bool tf32, bool tune) : tf32_(tf32), tune_(tune), workspace_(workspace_bytes) {
     check(cublasLtCreate(&handle_), "starting");
   }
   Products(Products const&) = delete;
@@ -74,11 +75,11 @@ class Products {
     if (found == plans_.end()) {
       if (!may_plan) throw_error(ErrorCode::internal, {"a product was first asked for while a step was recorded"});
       found = plans_.emplace(key, make<In, Out>(shape, a, b, epilogue, key)).first;
-      if (found->second.candidates > 1) choose(found->second, a, b, y, shape, sizeof(Out), epilogue, stream);
+      if (tune_ && found->second.candidates > 1) choose(found->second, a, b, y, shape, sizeof(Out), epilogue, stream);
     }
     Plan& plan = found->second;
     if (plan.candidates == 0) return false;
-    run(plan, plan.algorithms[0], a, b, y, epilogue, stream);
+    check(run(plan, plan.algorithms[0], a, b, y, epilogue, stream), "multiplying");
     return true;
   }
 
@@ -91,7 +92,7 @@ class Products {
     int rows, columns, inner, kind;
     std::ptrdiff_t stride, a_stride, b_stride, added_stride, before_stride;
     bool a_transposed, b_transposed, adds, narrow_in, narrow_out;
-    int alignments[4];  ///< of a, b, what is added, and y
+    int alignments[6];  ///< of a, b, what is added, y, and the epilogue's vector and matrix
     auto operator<=>(Key const&) const = default;
   };
   struct Plan {
@@ -121,7 +122,8 @@ class Products {
             e.added.data != nullptr,
             sizeof(In) == 2,
             sizeof(Out) == 2,
-            {alignment_of(a.data), alignment_of(b.data), alignment_of(e.added.data), alignment_of(y)}};
+            {alignment_of(a.data), alignment_of(b.data), alignment_of(e.added.data != nullptr ? e.added.data : y),
+             alignment_of(y), alignment_of(e.vector), alignment_of(e.before)}};
   }
 
   template <class V> static void set(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attribute, V value) {
@@ -173,11 +175,10 @@ class Products {
         cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.a, plan.b, plan.added, plan.y, preference,
                                        most_candidates, results, &plan.candidates);
     cublasLtMatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS) {
-      plan.candidates = 0;
-      if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "looking for a kernel");
-    }
-    for (int i = 0; i < plan.candidates; ++i) plan.algorithms[i] = results[i].algo;
+    const int proposed = status == CUBLAS_STATUS_SUCCESS ? plan.candidates : 0;
+    plan.candidates = 0;
+    for (int i = 0; i < proposed; ++i)
+      if (results[i].state == CUBLAS_STATUS_SUCCESS) plan.algorithms[plan.candidates++] = results[i].algo;
     return plan;
   }
   static std::int32_t epilogue_of(Epilogue::Kind kind) {
@@ -199,14 +200,13 @@ class Products {
     if (e.vector != nullptr) set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, e.vector);
     if (e.before != nullptr) set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, e.before);
   }
-  void run(Plan& plan, cublasLtMatmulAlgo_t const& algorithm, Operand a, Operand b, void* y, Epilogue const& e,
-           cudaStream_t stream) {
+  cublasStatus_t run(Plan& plan, cublasLtMatmulAlgo_t const& algorithm, Operand a, Operand b, void* y,
+                     Epilogue const& e, cudaStream_t stream) {
     set_pointers(plan, e);
     const float one = 1, beta = e.added.data != nullptr ? 1.f : 0.f;
     void const* const added = e.added.data != nullptr ? e.added.data : y;
-    check(cublasLtMatmul(handle_, plan.operation, &one, b.data, plan.a, a.data, plan.b, &beta, added, plan.added, y,
-                         plan.y, &algorithm, workspace_.begin(), workspace_bytes, stream),
-          "multiplying");
+    return cublasLtMatmul(handle_, plan.operation, &one, b.data, plan.a, a.data, plan.b, &beta, added, plan.added, y,
+                          plan.y, &algorithm, workspace_.begin(), workspace_bytes, stream);
   }
   /// Times what cuBLASLt proposes, and puts the fastest first. Writes to a y of its own: the caller's is added to once.
   void choose(Plan& plan, Operand a, Operand b, void const* y, ProductShape const& s, std::size_t element,
@@ -217,17 +217,19 @@ class Products {
     cudaEvent_t begun, ended;
     check(cudaEventCreate(&begun), "timing products");
     check(cudaEventCreate(&ended), "timing products");
-    float best = 0;
+    float best = -1;
     int fastest = 0;
     for (int i = 0; i < plan.candidates; ++i) {
-      run(plan, plan.algorithms[i], a, b, target.begin(), tried, stream);  // the first run loads the kernel
+      // The first run loads the kernel; what was proposed may still refuse.
+      if (run(plan, plan.algorithms[i], a, b, target.begin(), tried, stream) != CUBLAS_STATUS_SUCCESS) continue;
       check(cudaEventRecord(begun, stream), "timing products");
-      for (int repeat = 0; repeat < 3; ++repeat) run(plan, plan.algorithms[i], a, b, target.begin(), tried, stream);
+      for (int repeat = 0; repeat < 3; ++repeat)
+        check(run(plan, plan.algorithms[i], a, b, target.begin(), tried, stream), "timing products");
       check(cudaEventRecord(ended, stream), "timing products");
       check(cudaEventSynchronize(ended), "timing products");
       float milliseconds = 0;
       check(cudaEventElapsedTime(&milliseconds, begun, ended), "timing products");
-      if (i == 0 || milliseconds < best) {
+      if (best < 0 || milliseconds < best) {
         best = milliseconds;
         fastest = i;
       }
@@ -242,7 +244,7 @@ class Products {
   }
 
   cublasLtHandle_t handle_ = nullptr;
-  bool tf32_;
+  bool tf32_, tune_;
   DeviceMemory workspace_;
   std::map<Key, Plan> plans_;
 };

@@ -35,7 +35,7 @@ struct Context {
   DeviceMemory mel_numbers, mel_ranges;
 
   /// On the device that is current.
-  explicit Context(bool tf32) : products(tf32) {
+  Context(bool tf32, bool tune) : products(tf32, tune) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
   }
   Context(Context const&) = delete;
@@ -45,13 +45,13 @@ struct Context {
     cudaStreamDestroy(stream);
   }
 
-  /// Memory that one operation may use until the next is enqueued. It grows while nothing is recorded.
+  /// Memory that one operation may use until the next is enqueued. It grows while nothing is recorded; what it grew
+  /// from is kept, since recordings use it.
   template <class T> T* scratch(std::size_t n) {
     const std::size_t bytes = n * sizeof(T);
     if (bytes > scratch_.size()) {
       if (recording) throw_error(ErrorCode::internal, {"scratch was first asked for while a step was recorded"});
-      check(cudaStreamSynchronize(stream), "waiting");
-      scratch_ = DeviceMemory();
+      retired_.push_back(std::move(scratch_));
       scratch_ = DeviceMemory(bytes);
     }
     return reinterpret_cast<T*>(scratch_.begin());
@@ -80,6 +80,7 @@ struct Context {
 
  private:
   DeviceMemory scratch_;
+  std::vector<DeviceMemory> retired_;
 };
 
 }  // namespace sotto::cuda::inline SOTTO_API

@@ -183,6 +183,11 @@ constexpr std::size_t gradient_bytes(ConvolutionShape s) {
   return static_cast<std::size_t>(numbers) * sizeof(bf16);
 }
 
+/// Whether tensor cores take a weight gradient.
+template <class T> constexpr bool gradient_in_fragments(ConvolutionShape s) {
+  return std::is_same_v<T, bf16> && s.channels() % 8 == 0 && gradient_bytes(s) <= most_shared_bytes;
+}
+
 /// A part of the weight gradient, [taps * channels, channels out] a group, from tiles chunk, chunk + chunks, ...; and
 /// of the bias gradient [width]: windows^T dy. Block (256 numbers of a window and 8 * Columns output channels, group,
 /// chunk), a warp 64 numbers. parts: [chunks, width * channels * taps], bias_parts: [chunks, width].
@@ -655,7 +660,7 @@ void convolve(ConvolutionShape s, int left, ConvolutionTiles tiles, T const* x, 
 
 /// Blocks of a weight gradient that each see all rows.
 template <class T> constexpr int gradient_blocks(ConvolutionShape s) {
-  if (std::is_same_v<T, bf16> && s.channels() % 8 == 0)
+  if (gradient_in_fragments<T>(s))
     return (s.taps * s.channels() + gradient_range - 1) / gradient_range * column_blocks(s);
   return (s.taps + plain_gradient_taps - 1) / plain_gradient_taps *
          ((s.channels() + plain_gradient_channels - 1) / plain_gradient_channels) * plain_out_blocks(s);
@@ -730,7 +735,7 @@ void convolution_gradient(ConvolutionShape s, Tile const* tiles, int tile_count,
     });
   };
   if constexpr (std::is_same_v<T, bf16>) {
-    if (s.channels() % 8 == 0) {
+    if (gradient_in_fragments<T>(s)) {
       with_constant<most_columns>(columns_each(s), [&](auto columns) {
         launch(gradient_fragments<decltype(columns)::value>,
                {blocks, convolution_threads, static_cast<unsigned>(gradient_bytes(s))}, stream, s, all, dy, x, scratch,

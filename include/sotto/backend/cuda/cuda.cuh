@@ -53,13 +53,12 @@ __global__ void __launch_bounds__(256)
 
 namespace sotto::inline SOTTO_API {
 
-template <class S> Cuda<S>::Cuda(int device, bool tf32) {
+template <class S> Cuda<S>::Cuda(int device, bool tf32, bool tune) {
   const cuda::DeviceFacts facts = cuda::device_facts(device);
-  if (sizeof(S) == 2 && facts.major < 8)
+  if (facts.major < 8)
     throw_error(ErrorCode::device, {facts.name, " has compute capability ", facts.major, ".", facts.minor,
-                                    ", and bf16 needs 8.0 or newer: use Cuda<float> on it"});
-  const cuda::DeviceScope scope(device);
-  context_ = new cuda::Context(tf32);
+                                    ", and training on a GPU needs 8.0 or newer: train on the CPU"});
+  context_ = new cuda::Context(tf32, tune);
 }
 template <class S> Cuda<S>::~Cuda() { delete context_; }
 template <class S> void Cuda<S>::wait() { cuda::check(cudaStreamSynchronize(context_->stream), "waiting for the GPU"); }
@@ -238,6 +237,9 @@ inline void expect_kernel(bool there) {
 template <class S> bool gelu_in_epilogue(Matrix<S const> before) {
   return sizeof(S) == 2 && before.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(before.begin) % 16 == 0;
 }
+/// GELU between a block's products, where it is not in an epilogue: for bf16 in the same form as there.
+template <class S> using BlockGelu = std::conditional_t<sizeof(S) == 2, cuda::TanhGelu, cuda::Gelu>;
+template <class S> using BlockGeluSlope = std::conditional_t<sizeof(S) == 2, cuda::TanhGeluSlope, cuda::GeluSlope>;
 
 }  // namespace detail
 
@@ -248,15 +250,14 @@ template <class S> void Cuda<S>::product(Matrix<E const> x, Prepared const& w, M
                                          {w.biased ? Kind::bias : Kind::none, w.biased ? w.bias : nullptr}));
 }
 template <class S> void Cuda<S>::product_gelu(Matrix<E const> x, Prepared const& w, Matrix<E> before, Matrix<E> y) {
-  if (!detail::gelu_in_epilogue<S>(cuda::raw(before)) || !w.biased) {
-    product(x, w, before);
-    gelu({before.begin, cuda::size(before.rows) * cuda::size(before.columns)},
-         {y.begin, cuda::size(y.rows) * cuda::size(y.columns)});
+  if (w.biased && detail::gelu_in_epilogue<S>(cuda::raw(before)) &&
+      detail::multiply(*context_, cuda::raw(x), static_cast<S const*>(cuda::raw(w.weight)), w.shape.padded_out(),
+                       w.shape.padded_in(), cuda::raw(y),
+                       {cuda::Epilogue::Kind::bias_gelu, w.bias, before.begin, before.stride}))
     return;
-  }
-  detail::expect_kernel(detail::multiply(*context_, cuda::raw(x), static_cast<S const*>(cuda::raw(w.weight)),
-                                         w.shape.padded_out(), w.shape.padded_in(), cuda::raw(y),
-                                         {cuda::Epilogue::Kind::bias_gelu, w.bias, before.begin, before.stride}));
+  product(x, w, before);
+  cuda::run_map<detail::BlockGelu<S>>(*context_, static_cast<S const*>(cuda::raw(before.begin)), cuda::raw(y.begin),
+                                      cuda::size(y.rows) * cuda::size(y.columns));
 }
 template <class S>
 void Cuda<S>::product_add(Matrix<E const> x, Prepared const& w, Matrix<E const> residual, Matrix<E> y) {
@@ -280,16 +281,15 @@ template <class S> void Cuda<S>::product_back_add(Matrix<E const> dy, Prepared c
 }
 template <class S>
 void Cuda<S>::product_back_gelu(Matrix<E const> dy, Prepared const& w, Matrix<E const> before, Matrix<E> dx) {
-  if (!detail::gelu_in_epilogue<S>(cuda::raw(before))) {
-    product_back(dy, w, dx);
-    gelu_back({before.begin, cuda::size(before.rows) * cuda::size(before.columns)},
-              {dx.begin, cuda::size(dx.rows) * cuda::size(dx.columns)},
-              {dx.begin, cuda::size(dx.rows) * cuda::size(dx.columns)});
+  if (detail::gelu_in_epilogue<S>(cuda::raw(before)) &&
+      detail::multiply_back(*context_, cuda::raw(dy), static_cast<S const*>(cuda::raw(w.weight)), w.shape.padded_out(),
+                            w.shape.padded_in(), cuda::raw(dx),
+                            {cuda::Epilogue::Kind::gelu_slope, nullptr, before.begin, before.stride}))
     return;
-  }
-  detail::expect_kernel(detail::multiply_back(
-      *context_, cuda::raw(dy), static_cast<S const*>(cuda::raw(w.weight)), w.shape.padded_out(), w.shape.padded_in(),
-      cuda::raw(dx), {cuda::Epilogue::Kind::gelu_slope, nullptr, before.begin, before.stride}));
+  product_back(dy, w, dx);
+  cuda::run_map<detail::BlockGeluSlope<S>>(*context_, cuda::raw(before.begin),
+                                           static_cast<S const*>(cuda::raw(dx.begin)), cuda::raw(dx.begin),
+                                           cuda::size(dx.rows) * cuda::size(dx.columns));
 }
 template <class S>
 void Cuda<S>::weight_gradient(Matrix<E const> dy, Matrix<E const> x, Prepared const& w, Matrix<R> dw, Array<R> db) {
@@ -308,7 +308,7 @@ void Cuda<S>::weight_gradient(Matrix<E const> dy, Matrix<E const> x, Prepared co
   cuda::Epilogue epilogue{};
   if (!s.padded()) epilogue.added = {to, dw.stride};
   // cuBLASLt writes a bias's gradient and cannot add to it: the first product of a step that has it may.
-  const bool first = db.begin != nullptr && !s.padded() &&
+  const bool first = db.begin != nullptr && !s.padded() && cuda::aligned(cuda::raw(db.begin)) &&
                      std::find(c.written_biases.begin(), c.written_biases.end(), db.begin) == c.written_biases.end();
   if (first) {
     epilogue.kind = cuda::Epilogue::Kind::row_sums_of_a;

@@ -104,9 +104,11 @@ template <class Storage> class Cuda {
     return {arena.take<R>(static_cast<std::size_t>(entries)), static_cast<std::size_t>(entries)};
   }
 
-  /// Error(device) where there is no such device. Whoever calls the others makes it current (cuda::DeviceScope). tf32:
-  /// products of fp32 numbers round them to 10 bits of mantissa, and use tensor cores.
-  explicit Cuda(int device = 0, bool tf32 = false);
+  /// Error(device) where there is no such device, or none of compute capability 8.0. Makes it the calling thread's, and
+  /// whoever calls the others sees to that (cuda::use_device). tf32: products of fp32 numbers round them to 10 bits of
+  /// mantissa, and use tensor cores. tune: cuBLASLt's proposals are timed and the fastest is taken; runs then differ in
+  /// their last bits.
+  explicit Cuda(int device = 0, bool tf32 = false, bool tune = false);
   Cuda(Cuda const&) = delete;
   Cuda& operator=(Cuda const&) = delete;
   ~Cuda();

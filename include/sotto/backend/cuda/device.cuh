@@ -151,6 +151,12 @@ template <class T> __device__ __forceinline__ void store_pack(T* at, Pack<T> con
   *reinterpret_cast<Pack<T>*>(at) = pack;
 }
 
+/// Four numbers, by one store: at a multiple of their size.
+template <class T> struct alignas(4 * sizeof(T)) Four { T value[4]; };
+template <class T> __device__ __forceinline__ void store_four(T* at, Four<T> const& four) {
+  *reinterpret_cast<Four<T>*>(at) = four;
+}
+
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return static_cast<float>(x); }
 template <class T> __device__ __forceinline__ T from_float(float x);

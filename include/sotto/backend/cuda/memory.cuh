@@ -32,7 +32,7 @@ __attribute__((used)) inline DeviceMemory::~DeviceMemory() {
   if (begin_ != nullptr) cudaFree(begin_);
 }
 
-__attribute__((used)) inline DeviceScope::DeviceScope(int number) {
+__attribute__((used)) inline void use_device(int number) {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0)
@@ -43,13 +43,13 @@ __attribute__((used)) inline DeviceScope::DeviceScope(int number) {
   if (number < 0 || number >= devices)
     throw_error(ErrorCode::device,
                 {"there is no GPU number ", number, ": this machine has ", devices, ", numbered from 0"});
-  check(cudaGetDevice(&before_), "asking about the GPU");
-  check(cudaSetDevice(number), "choosing the GPU");
+  int current = 0;
+  check(cudaGetDevice(&current), "asking about the GPU");
+  if (current != number) check(cudaSetDevice(number), "choosing the GPU");
 }
-__attribute__((used)) inline DeviceScope::~DeviceScope() { cudaSetDevice(before_); }
 
 __attribute__((used)) inline DeviceFacts device_facts(int number) {
-  const DeviceScope scope(number);
+  use_device(number);
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, number), "asking about the GPU");
   DeviceFacts facts{};

@@ -39,18 +39,9 @@ struct DeviceFacts {
 /// Error(device), with what to do about it, where the machine has no such device or no driver.
 DeviceFacts device_facts(int number);
 
-/// Makes a device the calling thread's while it lives: CUDA has a current device for each thread, and it is not ours to
-/// change. Error(device) where there is no such device.
-class DeviceScope {
- public:
-  explicit DeviceScope(int number);
-  DeviceScope(DeviceScope const&) = delete;
-  DeviceScope& operator=(DeviceScope const&) = delete;
-  ~DeviceScope();
-
- private:
-  int before_ = 0;
-};
+/// Makes a device the calling thread's: CUDA has a current one for each. It stays so, since going back to one that was
+/// never used would begin to use it. Error(device) where there is no such device.
+void use_device(int number);
 
 /// A way from host to device with two slots: a batch is copied while the one before it is trained on.
 class Feed {

@@ -122,10 +122,20 @@ __global__ void __launch_bounds__(256) adamw(Update u, StepInput const* input, S
     v = v * beta2 + g * g * rest2;
     value = value - (value * shrink + fast_divide(m * rate, sqrtf(v) * root + epsilon));
   };
+  T* const copy = static_cast<T*>(c.copy);
+  const bool padded = c.shape.padded();
   const auto copied = [&](int i, float value) {
-    if (c.copy != nullptr)
-      static_cast<T*>(c.copy)[padded_place(c.shape, c.bias, c.copy_from + static_cast<std::size_t>(i))] =
-          from_float<T>(value);
+    const std::size_t at = c.copy_from + static_cast<std::size_t>(i);
+    if (copy != nullptr) copy[padded ? padded_place(c.shape, c.bias, at) : at] = from_float<T>(value);
+  };
+  const auto four_copied = [&](int i, Pack<float> const& p) {
+    if (copy != nullptr && !padded && c.copy_from % 4 == 0) {
+      Four<T> to;
+      for (int k = 0; k < 4; ++k) to.value[k] = from_float<T>(p.value[k]);
+      store_four(copy + c.copy_from + static_cast<std::size_t>(i), to);
+    } else {
+      for (int k = 0; k < 4; ++k) copied(i + k, p.value[k]);
+    }
   };
   // Parameters stand side by side: a piece may begin anywhere, and ends where its parameter does.
   if (c.begin % 4 == 0) {
@@ -136,7 +146,7 @@ __global__ void __launch_bounds__(256) adamw(Update u, StepInput const* input, S
       store_pack(values + i, p);
       store_pack(first + i, m);
       store_pack(second + i, v);
-      for (int k = 0; k < 4; ++k) copied(i + k, p.value[k]);
+      four_copied(i, p);
     }
     const int i = c.size / 4 * 4 + static_cast<int>(threadIdx.x);
     if (i < c.size) {

@@ -266,6 +266,18 @@ struct GeluSlope {  ///< dy gelu'(before)
     return dy * (.5f * (1.f + erff(before * .70710678f)) + before * .39894228f * expf(-.5f * before * before));
   }
 };
+/// The tanh form, as cuBLASLt's epilogues have it.
+struct TanhGelu {
+  static __device__ __forceinline__ float apply(float x) {
+    return .5f * x * (1.f + tanhf(.79788456f * (x + .044715f * x * x * x)));
+  }
+};
+struct TanhGeluSlope {
+  static __device__ __forceinline__ float apply(float x, float dy) {
+    const float t = tanhf(.79788456f * (x + .044715f * x * x * x));
+    return dy * (.5f * (1.f + t) + .5f * x * (1.f - t * t) * .79788456f * (1.f + .134145f * x * x));
+  }
+};
 struct Plus {
   static __device__ __forceinline__ float apply(float a, float b) { return a + b; }
 };
@@ -322,8 +334,10 @@ template <class T> __global__ void __launch_bounds__(256) convert(float const* x
   const std::size_t i = (static_cast<std::size_t>(blockIdx.x) * 256 + threadIdx.x) * 4;
   if (i + 4 <= n) {
     const Pack<float> v = load_pack(x + i);
+    Four<T> to;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) y[i + static_cast<std::size_t>(k)] = from_float<T>(v.value[k]);
+    for (int k = 0; k < 4; ++k) to.value[k] = from_float<T>(v.value[k]);
+    store_four(y + i, to);
   } else {
     for (std::size_t k = i; k < n; ++k) y[k] = from_float<T>(x[k]);
   }
@@ -455,15 +469,13 @@ __global__ void __launch_bounds__(256)
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * 256 + threadIdx.x;
   if (i < n && (input->skipped >> layer & 1) != 0) y[i] = x[i];
 }
-/// Where the step skips the layer: bypass = d, d = 0; else bypass = 0.
+/// Where the step skips the layer: bypass = d, d = 0.
 template <class T>
 __global__ void __launch_bounds__(256) skip_back(StepInput const* input, int layer, T* d, T* bypass, std::size_t n) {
   const std::size_t i = static_cast<std::size_t>(blockIdx.x) * 256 + threadIdx.x;
-  if (i >= n) return;
-  const T zero = from_float<T>(0.f);
-  const bool skipped = (input->skipped >> layer & 1) != 0;
-  bypass[i] = skipped ? d[i] : zero;
-  if (skipped) d[i] = zero;
+  if (i >= n || (input->skipped >> layer & 1) == 0) return;
+  bypass[i] = d[i];
+  d[i] = from_float<T>(0.f);
 }
 
 /// What a step adds to begins at zero.

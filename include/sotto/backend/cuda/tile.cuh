@@ -19,7 +19,7 @@ constexpr int most_tiles(int rows, int sequences) { return rows / tile_rows + se
 
 /// tiles [count] from offsets [sequences + 1]; rows: of the whole range, tail included.
 template <class = void>
-__global__ void plan_tiles(int const* offsets, int sequences, int rows, Tile* tiles, int count) {
+__global__ void __launch_bounds__(128) plan_tiles(int const* offsets, int sequences, int rows, Tile* tiles, int count) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= count) return;
   int passed = 0;
