@@ -3,7 +3,8 @@
 include_guard(GLOBAL)
 
 find_package(CUDAToolkit 12 REQUIRED)
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+# What nvcc itself would take is too old for bf16 and asynchronous copies.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES OR CMAKE_CUDA_ARCHITECTURES MATCHES "^(52|75)$")
   set(CMAKE_CUDA_ARCHITECTURES 80 90a)
   if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
     list(APPEND CMAKE_CUDA_ARCHITECTURES 100)
@@ -68,7 +69,8 @@ function(sotto_add_kernels target)
       foreach(width IN LISTS widths)
         string(APPEND text "template struct sotto::cuda::AttentionOperations<${attention}, ${width}, ${type}>;\n")
       endforeach()
-      sotto_write_kernels(sources ${target} ${attention}_${storage} "${text}")
+      list(JOIN widths _ named_widths)
+      sotto_write_kernels(sources ${target} ${attention}_${named_widths}_${storage} "${text}")
     endforeach()
     foreach(functor IN LISTS arg_ROW_LOSS)
       sotto_write_kernels(sources ${target} ${functor}_${storage}

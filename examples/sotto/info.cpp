@@ -105,9 +105,9 @@ void bound(ModelFacts const& model, sotto::DeviceSheet const& sheet, bool json) 
               .add("bound_frames_per_second", model.batch_rows / seconds)
               .str());
   else
-    print(text("%-50s %8d %10.1f %9.1f %9.3f  %.2f million frames/s at most, %s of audio a second", "a step", launches,
-               flops / 1e9, bytes / 1e6, seconds * 1e3, model.batch_rows / seconds / 1e6,
-               sotto::format_duration(model.batch_rows / seconds * .02).c_str()));
+    print(text("%-50s %8d %10.1f %9.1f %9.3f  %.2f million frames/s at most, %s of audio a second",
+               "a step (launches: of layers and optimiser)", launches, flops / 1e9, bytes / 1e6, seconds * 1e3,
+               model.batch_rows / seconds / 1e6, sotto::format_duration(model.batch_rows / seconds * .02).c_str()));
 }
 
 }  // namespace

@@ -206,6 +206,10 @@ int run(int argc, char** argv) {
   pretrain.save_every = std::chrono::seconds(save_every);
   pretrain.exclude_test_split = !exclude_split.empty();
   pretrain.wide = precision == "fp32";
+  if (device == "cpu" && p->count("--precision") > 0) {
+    std::fprintf(stderr, "sotto: --precision is of a GPU: add --device cuda; see `sotto pretrain --help`\n");
+    return program::usage_error;
+  }
   if (device != "cpu") {
     int number = 0;
     const std::string_view digits = device.size() > 5 ? std::string_view(device).substr(5) : "0";

@@ -237,6 +237,7 @@ template <class Policy, int Width> void check(char const* name, std::vector<int>
                        nullptr,
                        nullptr,
                        0,
+                       0,
                        nullptr};
   const auto view = [&](Floats& a, int width) { return Matrix<float>{a.begin, rows, width, width}; };
   Floats qkv_f(qkv), d_out_f(d_out), table_f(table), gates_f(gates), out(wanted.size()), log_sum(wanted_log.size()),

@@ -56,8 +56,8 @@ void check(int width, int groups, int taps, std::vector<int> const& lengths) {
   for (const int length : lengths) offsets.push_back(offsets.back() + length);
   const int rows = offsets.back(), c = width / groups, sequences = static_cast<int>(lengths.size());
   const Lane<int> lane{
-      offsets.data(), nullptr, nullptr, sequences, rows, *std::max_element(lengths.begin(), lengths.end()),
-      nullptr,        nullptr, 0,       nullptr};
+      offsets.data(), nullptr, nullptr, sequences, rows,   *std::max_element(lengths.begin(), lengths.end()),
+      nullptr,        nullptr, 0,       0,         nullptr};
   const cpu::GroupedConvolution shape{width, groups, taps};
   const std::vector<float> weight = noise(static_cast<std::size_t>(width * c * taps), 1),
                            bias = noise(static_cast<std::size_t>(width), 2);

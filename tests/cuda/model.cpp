@@ -210,10 +210,13 @@ TEST_CASE("a loss that is no number leaves the model as it was") {
   const auto seen = static_cast<std::size_t>(lane.unmasked[3] * Small::Frontend::features);
   lane.features[seen] = std::numeric_limits<float>::quiet_NaN();
   trial.engine.submit(batch_of(lane), Noise::off(), options, {}, 1e-3, 1);
+  lane.features[seen] = 0;
+  trial.engine.submit(batch_of(lane), Noise::off(), options, {}, 1e-3, 2);  // ahead of what is known
   CHECK(std::isnan(trial.engine.collect().measures.loss));
+  CHECK(std::isfinite(trial.engine.collect().measures.loss));
   trial.engine.settle();
   CHECK(std::equal(before.begin(), before.end(), trial.engine.values().begin()));
-  lane.features[seen] = 0;
+  trial.engine.prepare();
   trial.engine.submit(batch_of(lane), Noise::off(), options, {}, 1e-3, 1);
   CHECK(std::isfinite(trial.engine.collect().measures.loss));
   trial.engine.settle();

@@ -96,7 +96,8 @@ struct BalancedReconstruction {
       b.gather(encoded, lane.masked, a.chosen);
       b.gather(x, lane.masked, a.wanted);
       Output::forward(b, a.chosen, w.output, a.predicted);
-      b.template row_loss<SmoothDistance>(a.predicted, a.wanted, 1. / features, scope.masked, measures.loss);
+      b.template row_loss<SmoothDistance>(a.predicted, a.wanted, lane.masked, 1. / features, scope.masked,
+                                          measures.loss);
       // each lane pays its rows' part of the batch's penalty
       for (int i = 0; i < summary; ++i) {
         const Sum mean = scope.statistics[i] / Sum(static_cast<double>(scope.rows));

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -62,7 +63,8 @@ class Scripted : public Learner {
     const std::uint32_t number = batch.cursor + 1;
     const StepResult result{say(number), norm(number)};
     under_way_.push_back(result);
-    if (!std::isfinite(result.measures.loss) || !std::isfinite(result.gradient_norm)) return;
+    halted_ = halted_ || !std::isfinite(result.measures.loss) || !std::isfinite(result.gradient_norm);
+    if (halted_) return;
     CHECK(step == rates.size() + 1);
     rates.push_back(rate);
   }
@@ -84,6 +86,7 @@ class Scripted : public Learner {
 
  private:
   std::vector<StepResult> under_way_;
+  bool halted_ = false;
   std::vector<float> numbers_[3] = {{1}, {0}, {0}};
   std::vector<float> state_ = {3};
   ParameterEntry table_[1] = {{{"p", {1}, {}}, 0, 1}};
@@ -185,14 +188,47 @@ TEST_CASE("a learner that runs ahead gives the same run; nothing is under way wh
 
   Scripted diverging;
   diverging.ahead = 1;
-  diverging.say = [](std::uint32_t step) {
-    return BatchMeasures{step == 3 ? std::numeric_limits<double>::quiet_NaN() : 1, .5, 40, 60};
+  diverging.say = [](std::uint32_t step) {  // the fourth of ten is followed by no evaluation: one is ahead
+    return BatchMeasures{step == 4 ? std::numeric_limits<double>::quiet_NaN() : 1, .5, 40, 60};
   };
   Training training(diverging, utterances(), options(updates(10)));
   CHECK(training.run() == Outcome::diverged);
-  CHECK(training.steps() == 2);
+  CHECK(training.steps() == 3);
+  CHECK(diverging.rates.size() == 3);
+  CHECK(diverging.most_under_way == 2);
   diverging.settle();  // and nothing is left under way
   std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a program may measure and save while a step is ahead: it is finished first, and told of in its turn") {
+  Scripted learner;
+  learner.ahead = 1;
+  auto o = options(updates(10));
+  std::vector<std::uint64_t> reported;
+  Training* running = nullptr;
+  o.on_step = [&](Step const& step) {
+    reported.push_back(step.step);
+    if (step.step != 4) return;
+    running->evaluate();
+    CHECK(running->steps() == 5);
+  };
+  Training training(learner, utterances(), o);
+  running = &training;
+  CHECK(training.run() == Outcome::budget_spent);
+  CHECK(reported == std::vector<std::uint64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+}
+
+TEST_CASE("what goes wrong with the step ahead takes nothing from the one before it") {
+  Scripted learner;
+  learner.ahead = 1;
+  learner.say = [](std::uint32_t step) {
+    if (step == 5) throw std::runtime_error("no more");
+    return BatchMeasures{1, .5, 40, 60};
+  };
+  Training training(learner, utterances(), options(updates(10)));
+  CHECK_THROWS_WITH(training.run(), "no more");
+  CHECK(training.steps() == 4);
+  training.evaluate();
 }
 
 TEST_CASE("a loss that climbs ends the run and says from where to where; one that wobbles does not") {

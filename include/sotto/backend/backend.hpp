@@ -111,7 +111,7 @@ concept Skips = !B::replays || requires(B& b, Matrix<E> y, Matrix<E const> x) {
 template <class B, class E = typename B::Element>
 concept Losses = requires(B& b, Matrix<E> scores, Matrix<E const> wanted, typename B::Index const* targets, typename B::Count count, typename B::Sum& loss, Measures<typename B::Sum>* measures) {
   b.cross_entropy(scores, targets, 1.f, 1., count, loss, measures);        // of scores times factor; loss += weight / count * sum over rows
-  b.template row_loss<detail::AnyTerm>(scores, wanted, 1., count, loss);   // the same weight
+  b.template row_loss<detail::AnyTerm>(scores, wanted, targets, 1., count, loss);   // the same weight; rows whose entry is below 0 are none; nullptr: all are
 };
 
 template <class B, class R = typename B::Master>

@@ -172,6 +172,7 @@ template <class Model, class B> class DeviceEngine {
     bring(0, host_values_);
     bring(1, host_first_);
     bring(2, host_second_);
+    backend_.clear_counts({reinterpret_cast<Index*>(outputs_.begin()), output_bytes() / sizeof(int)});
     prepare_parts();
     backend_.plan_update(table, number(0), number(3), number(1), number(2));
     backend_.copy_weights();
@@ -419,6 +420,10 @@ template <class Model, class Storage> struct EngineOf<Model, Cuda<Storage>> {
   static constexpr bool raw = type::raw;
   static LanePacking packing(RunOptions const&, int batch_rows) { return {batch_rows, 1}; }
   static void expect(RunOptions const& options, Capacity capacity) {
+    constexpr int most = 1 << 21;  // samples of a batch are counted in an int
+    if (capacity.rows > most)
+      throw_error(ErrorCode::usage, {"batch.rows, held_out.rows and the frames of batch.crop are at most ", most,
+                                     " on a GPU, not ", capacity.rows});
     type::expect_memory(capacity, options.device.number);
   }
   static std::unique_ptr<type> make(RunOptions const& options, Capacity capacity) {

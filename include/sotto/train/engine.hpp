@@ -58,7 +58,7 @@ SOTTO_COLD BatchMeasures summed(Batch const& batch, std::span<LaneResult<Sum> co
 namespace sotto::inline SOTTO_ABI {
 
 /// Lane i runs in slot i mod slots.
-template <class Model, class B> class Engine {
+template <class Model, HostBackend B> class Engine {
  public:
   using Net = Network<Model, B>;
   using Encoder = typename Net::EncoderLayer;

@@ -68,7 +68,7 @@ class Learner {
   /// What one optimiser step on the batch costs, exactly.
   virtual Flops cost(Batch const& batch) const = 0;
   /// Begins a step: the gradient of the batch, and the optimiser's step with it, numbered from 1, which is left out
-  /// where loss or gradient is no number. The batch may be reused when this returns.
+  /// where loss or gradient is no number, like every one after it. The batch may be reused when this returns.
   virtual void submit(Batch const& batch, OptimizerOptions const& options, double rate, std::uint64_t step) = 0;
   /// What the oldest step under way did; waits for it.
   virtual StepResult collect() = 0;

@@ -29,7 +29,7 @@ struct HeldOutOptions {
   int rows = 4000;        ///< frames evaluated at most: the same ones, under the same masks, each time
 };
 
-/// Of a backend that is a device.
+/// Of a backend that is a device. Not stored: who resumes with another tf32 or tune has other bits.
 struct DeviceOptions {
   int number = 0;      ///< which, where there are several
   bool record = true;  ///< replay steps as one graph; else operations are enqueued one by one, with the same result

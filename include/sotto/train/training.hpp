@@ -101,7 +101,7 @@ class Training {
 
   /// Loss on the held-out speech now.
   SOTTO_COLD HeldOut evaluate() {
-    expect_nothing_under_way();
+    finish_ahead();
     HeldOut held;
     const auto start = Clock::now();
     const BatchMeasures m = learner_.measure(held_out_, held.spread);
@@ -117,7 +117,7 @@ class Training {
 
   /// Writes the checkpoint; what was there is replaced only when the new one is whole.
   SOTTO_COLD void save() {
-    expect_nothing_under_way();
+    finish_ahead();
     learner_.settle();
     Checkpoint::Writer writer;
     writer.texts("spec.", learner_.spec_fields());
@@ -146,20 +146,40 @@ class Training {
   };
 
   SOTTO_COLD std::optional<Step> step(bool may_run_ahead) {
-    if (outcome_) return std::nullopt;
+    if (outcome_ && !finished_) return std::nullopt;
     const auto start = Clock::now();
-    if (under_way_.empty() && !submit()) return end(end_outcome_, std::string(end_reason_));
-    const StepUnderWay done = under_way_.front();
+    if (!finished_ && under_way_.empty() && !submit()) return end(end_outcome_, std::string(end_reason_));
     // What follows this step and reads the model allows no step ahead of it.
-    const bool evaluates = has_held_out() && options_.held_out.every > 0 && done.fraction >= next_evaluation_;
+    const double fraction = finished_ ? finished_->fraction : under_way_.front().fraction;
+    const bool evaluates = has_held_out() && options_.held_out.every > 0 && fraction >= next_evaluation_;
     const bool saves = !options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every;
-    if (may_run_ahead && !evaluates && !saves && learner_.steps_ahead() > 0) {
+    if (may_run_ahead && !finished_ && !evaluates && !saves && learner_.steps_ahead() > 0) {
       try {
         submit();
-      } catch (Error const& error) {  // of the data: this step is still good, and the next call will meet it again
-        if (error.code() != ErrorCode::data && error.code() != ErrorCode::file) throw;
+      } catch (...) {  // this step is still good, and the next call will meet what is wrong again
       }
     }
+    const std::optional<Step> done = finished_ ? std::exchange(finished_, std::nullopt) : finish(start);
+    if (!done) return std::nullopt;
+    Step step = *done;
+    if (evaluates) step.held_out = evaluate();
+    step.warning = warning_of(step);
+    history_.add(step);
+    if (saves) {
+      try {
+        save();
+      } catch (Error const& error) {  // what is in memory is worth more: go on, and try again
+        saved_ = Clock::now();
+        save_failure_ = joined({"the checkpoint could not be written, and will be tried again: ", error.what()});
+        step.warning = save_failure_;
+      }
+    }
+    if (options_.on_step) options_.on_step(step);
+    return step;
+  }
+  /// Waits for the oldest step under way. nullopt: it diverged, which ends the training.
+  SOTTO_COLD std::optional<Step> finish(Clock::time_point start) {
+    const StepUnderWay done = under_way_.front();
     under_way_.erase(under_way_.begin());
     const auto [measures, norm] = learner_.collect();
     if (std::string why = divergence(measures.loss, norm); !why.empty()) {
@@ -176,20 +196,12 @@ class Training {
     step.gflops = static_cast<double>(done.cost.count) / step.step_seconds * 1e-9;
     step.times_real_time = done.audio_seconds / step.step_seconds;
     describe(step, measures);
-    if (evaluates) step.held_out = evaluate();
-    step.warning = warning_of(step);
-    history_.add(step);
-    if (saves) {
-      try {
-        save();
-      } catch (Error const& error) {  // what is in memory is worth more: go on, and try again
-        saved_ = Clock::now();
-        save_failure_ = joined({"the checkpoint could not be written, and will be tried again: ", error.what()});
-        step.warning = save_failure_;
-      }
-    }
-    if (options_.on_step) options_.on_step(step);
     return step;
+  }
+  /// What a program measures or saves itself is the model after all steps that were begun: the one ahead is finished,
+  /// and step() tells of it next.
+  void finish_ahead() {
+    if (!under_way_.empty()) finished_ = finish(Clock::now());
   }
   /// Begins the next step; false where there is none, and why stands in end_outcome_ and end_reason_.
   SOTTO_COLD bool submit() {
@@ -220,12 +232,6 @@ class Training {
     under_way_.push_back(step);
     return true;
   }
-  SOTTO_COLD void expect_nothing_under_way() const {
-    if (!under_way_.empty())
-      throw_error(ErrorCode::usage, {"the next step is under way already: evaluate or save between calls of step(), "
-                                     "not in run()'s on_step"});
-  }
-
   SOTTO_COLD void check() const {
     const auto within = [](char const* name, double value, double least, double most) {
       if (!(value >= least && value <= most))  // a NaN is nowhere
@@ -368,7 +374,8 @@ class Training {
     tell(Preparation::Phase::calibration, 1);
   }
 
-  /// Why the step at hand must not be applied; empty: it may.
+  /// Why the step at hand ends the run; empty: it does not. One whose loss or gradient is no number was not applied;
+  /// one with which the loss has climbed too far was.
   SOTTO_COLD std::string divergence(double loss, double norm) {
     const std::uint64_t step = steps() + 1;
     if (!std::isfinite(loss) || !std::isfinite(norm))
@@ -449,6 +456,7 @@ class Training {
   std::optional<Outcome> outcome_;
   std::string reason_, save_failure_;
   std::vector<StepUnderWay> under_way_;  // in order; two at most
+  std::optional<Step> finished_;         // ahead of its turn
   Outcome end_outcome_{};
   std::string_view end_reason_;
   std::filesystem::path checkpoint_path_;

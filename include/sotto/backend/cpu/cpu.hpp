@@ -272,7 +272,8 @@ template <> class Cpu<float> {
     measures->correct += static_cast<double>(correct);
   }
   template <class Functor>
-  void row_loss(Matrix<float> predicted, Matrix<float const> wanted, double weight, Count count, double& loss) {
+  void row_loss(Matrix<float> predicted, Matrix<float const> wanted, int const* /*rows: all are real*/, double weight,
+                Count count, double& loss) {
     const double scale = weight / static_cast<double>(count);
     double sum = 0;
     cpu::row_loss<Functor>(predicted, wanted, static_cast<float>(scale), &sum);

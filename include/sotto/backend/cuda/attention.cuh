@@ -281,16 +281,18 @@ template <class Policy> __device__ __forceinline__ float exponent_scale(float sc
 struct PairGradient {
   float probability, by_raw;
 };
+/// 2^x of what rounding may leave above 0 where scores are huge.
+__device__ __forceinline__ float probability_of(float x) { return fast_exp2(fminf(x, 0.0f)); }
 template <class Policy, class F>
 __device__ __forceinline__ PairGradient pair_gradient(float product, float scale, attention::Pair at,
                                                       float const* table, float gate, float log_sum,
                                                       float d_probability, float along, F const& each_slope) {
   if constexpr (attention::plain_score<Policy>) {
-    const float p = fast_exp2(product * exponent_scale<Policy>(scale) - log_sum);
+    const float p = probability_of(product * exponent_scale<Policy>(scale) - log_sum);
     return {p, p * (d_probability - along)};
   } else {
     const auto slope = attention::score_slope<Policy>(product * scale, at, table, gate);
-    const float p = fast_exp2(slope.score * log2_e - log_sum), d_score = p * (d_probability - along);
+    const float p = probability_of(slope.score * log2_e - log_sum), d_score = p * (d_probability - along);
     each_slope(d_score, slope);
     return {p, d_score * slope.by_raw};
   }
@@ -472,12 +474,12 @@ __global__ void __launch_bounds__(attention_threads, attention_blocks<Policy, W,
 #pragma unroll
       for (int j = 0; j < scores.columns; ++j) highest = fmaxf(highest, scores.at(i, j));
       highest = row_max<Products::row_lanes>(highest);
-      const float shrink = fast_exp2((top[i] - highest) * exponent), offset = highest * exponent;
+      const float shrink = fast_exp2((top[i] - highest) * exponent);
       top[i] = highest;
       sum[i] *= shrink;
 #pragma unroll
       for (int j = 0; j < scores.columns; ++j) {
-        scores.at(i, j) = fast_exp2(scores.at(i, j) * exponent - offset);
+        scores.at(i, j) = fast_exp2((scores.at(i, j) - highest) * exponent);  // exact where scores are huge
         sum[i] += scores.at(i, j);
       }
 #pragma unroll

@@ -492,10 +492,11 @@ void MapOperations<Functor, Storage>::backward(Context& context, Array<E const> 
 }
 template <class Functor, class Storage>
 void RowLossOperations<Functor, Storage>::apply(Context& context, Matrix<E> predicted, Matrix<E const> wanted,
-                                                double weight, OnDevice<int> const* count, OnDevice<double>& loss) {
+                                                OnDevice<int> const* rows, double weight, OnDevice<int> const* count,
+                                                OnDevice<double>& loss) {
   auto* const row_losses = context.scratch<float>(size(predicted.rows));
-  context.run(row_loss<Functor, Storage>, by_row(predicted.rows), raw(predicted), raw(wanted), weight, raw(count),
-              row_losses);
+  context.run(row_loss<Functor, Storage>, by_row(predicted.rows), raw(predicted), raw(wanted), raw(rows), weight,
+              raw(count), row_losses);
   context.run(add_losses<>, {1, 256}, row_losses, predicted.rows, weight, raw(count), raw(&loss));
 }
 

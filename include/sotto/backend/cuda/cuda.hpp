@@ -15,9 +15,9 @@
 namespace sotto::cuda::inline SOTTO_API {
 
 /// A head's width as kernels are compiled for it: the next multiple of 16.
-constexpr int tile_width(int head_width) { return (head_width + 15) / 16 * 16; }
+SOTTO_ALWAYS_INLINE constexpr int tile_width(int head_width) { return (head_width + 15) / 16 * 16; }
 /// A head's width as activations carry it.
-constexpr int padded_width(int head_width) { return (head_width + 7) / 8 * 8; }
+SOTTO_ALWAYS_INLINE constexpr int padded_width(int head_width) { return (head_width + 7) / 8 * 8; }
 
 /// Softmax attention by a policy over packed sequences. W: tile_width().
 template <class Policy, int W, class Storage> struct AttentionOperations {
@@ -56,8 +56,8 @@ template <class Functor, class Storage> struct MapOperations {
 /// A user's loss, a sum over rows and columns.
 template <class Functor, class Storage> struct RowLossOperations {
   using E = OnDevice<Storage>;
-  static void apply(Context& context, Matrix<E> predicted, Matrix<E const> wanted, double weight,
-                    OnDevice<int> const* count, OnDevice<double>& loss);
+  static void apply(Context& context, Matrix<E> predicted, Matrix<E const> wanted, OnDevice<int> const* rows,
+                    double weight, OnDevice<int> const* count, OnDevice<double>& loss);
 };
 
 }  // namespace sotto::cuda::inline SOTTO_API
@@ -126,12 +126,11 @@ template <class Storage> class Cuda {
   /// mean and deviation [bands]: of the corpus, where the shape asks for them.
   void log_mel(cuda::LogMelShape const& shape, Array<R const> samples, Index const* sample_offsets,
                Index const* offsets, int sequences, int rows, R const* mean, R const* deviation, E* x);
-  /// A step begins: where its numbers stand, which rows are whose. Tiles [most_tiles(rows, sequences)] are the
-  /// caller's.
+  /// A step begins: where its numbers stand, which rows are whose. tiles: tile_bytes(), the caller's.
   void begin_step(Lane<Index> const& lane, cuda::StepInput const* input, cuda::StepOutput* output, std::byte* tiles);
   void clear_counts(Array<Index> counts);
   static std::size_t tile_bytes(int rows, int sequences);
-  /// Enqueues what f enqueues, once now to prepare plans and scratch, or records it.
+  /// Records what f enqueues, without doing it. f must have run before, so that its plans and scratch are there.
   cuda::Recording record(FunctionRef<void()> f);
   void replay(cuda::Recording const& recording);
 
@@ -233,9 +232,9 @@ template <class Storage> class Cuda {
   void cross_entropy(Matrix<E> scores, Index const* targets, float factor, double weight, Count count, Sum& loss,
                      Measures<Sum>* measures);
   template <class Functor>
-  SOTTO_ALWAYS_INLINE void row_loss(Matrix<E> predicted, Matrix<E const> wanted, double weight, Count count,
-                                    Sum& loss) {
-    cuda::RowLossOperations<Functor, Storage>::apply(*context_, predicted, wanted, weight, count, loss);
+  SOTTO_ALWAYS_INLINE void row_loss(Matrix<E> predicted, Matrix<E const> wanted, Index const* rows, double weight,
+                                    Count count, Sum& loss) {
+    cuda::RowLossOperations<Functor, Storage>::apply(*context_, predicted, wanted, rows, weight, count, loss);
   }
 
  private:

@@ -177,8 +177,8 @@ __global__ void __launch_bounds__(32 * mel_warps)
 
 inline constexpr int mel_phases = 16;
 
-/// statistics [sequences, 2, bands]: mean of each band over a sequence's frames, and 1 / deviation. Block (32 bands,
-/// sequence) of (32, 16) threads.
+/// statistics [sequences, 2, bands]: mean of each band over a sequence's frames, and 1 / deviation. Block (sequence,
+/// 32 bands) of (32, 16) threads.
 template <class = void>
 __global__ void __launch_bounds__(32 * mel_phases)
     measure_bands(LogMelPlan plan, LogMelBatch batch, float const* energies, float* statistics) {
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(32 * mel_phases)
   };
   Storage& storage = shared<Storage>();
   const int column = static_cast<int>(threadIdx.x), phase = static_cast<int>(threadIdx.y);
-  const int band = static_cast<int>(blockIdx.x) * 32 + column, sequence = static_cast<int>(blockIdx.y);
+  const int band = static_cast<int>(blockIdx.y) * 32 + column, sequence = static_cast<int>(blockIdx.x);
   const int first = batch.offsets[sequence], frames = (batch.offsets[sequence + 1] - first) * plan.stack;
   if (frames == 0) return;
   const bool real = band < plan.bands;
@@ -254,7 +254,7 @@ void log_mel(LogMelPlan const& plan, LogMelBatch const& batch, frontend::Normali
   float* const statistics = scratch + static_cast<std::ptrdiff_t>(batch.rows) * plan.features();
   launch(mel_energies<float>, by_frame, stream, plan, batch, nullptr, nullptr, scratch);
   launch(measure_bands<>,
-         {{static_cast<unsigned>((plan.bands + 31) / 32), static_cast<unsigned>(batch.sequences)}, {32, mel_phases}},
+         {{static_cast<unsigned>(batch.sequences), static_cast<unsigned>((plan.bands + 31) / 32)}, {32, mel_phases}},
          stream, plan, batch, scratch, statistics);
   launch(normalise_bands<T>, {rows, 128}, stream, plan, batch, scratch, statistics, out);
 }

@@ -76,15 +76,15 @@ __global__ void __launch_bounds__(256)
   if (*count > 0) *loss += weight / *count * sum;
 }
 
-/// A user's loss of (predicted, wanted), summed over a row's columns; a warp has a row. Rows past the count are no rows
-/// of the batch: they cost nothing and become zeros.
+/// A user's loss of (predicted, wanted), summed over a row's columns; a warp has a row. Rows whose entry in rows is
+/// below 0 are none: they cost nothing and become zeros. rows nullptr: all are.
 template <class Functor, class T>
-__global__ void __launch_bounds__(32 * row_warps)
-    row_loss(Matrix<T> predicted, Matrix<T const> wanted, double weight, int const* count, float* row_losses) {
+__global__ void __launch_bounds__(32 * row_warps) row_loss(Matrix<T> predicted, Matrix<T const> wanted, int const* rows,
+                                                           double weight, int const* count, float* row_losses) {
   const int row = static_cast<int>(blockIdx.x) * row_warps + static_cast<int>(threadIdx.x) / 32,
             lane = static_cast<int>(threadIdx.x) % 32;
   if (row >= predicted.rows) return;
-  if (row >= *count) {
+  if (rows != nullptr && rows[row] < 0) {
     for (int c = lane; c < predicted.columns; c += 32) predicted.row(row)[c] = from_float<T>(0.f);
     if (lane == 0) row_losses[row] = 0.f;
     return;

@@ -48,7 +48,7 @@ class Feed {
  public:
   Feed() = default;
   Feed(Context& context, std::size_t bytes);
-  Feed(Feed&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  SOTTO_ALWAYS_INLINE Feed(Feed&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
   Feed& operator=(Feed&& other) noexcept;
   ~Feed();
 
@@ -69,7 +69,7 @@ class Results {
  public:
   Results() = default;
   Results(Context& context, std::size_t bytes);
-  Results(Results&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  SOTTO_ALWAYS_INLINE Results(Results&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
   Results& operator=(Results&& other) noexcept;
   ~Results();
 
@@ -87,7 +87,8 @@ class Results {
 class Recording {
  public:
   Recording() = default;
-  Recording(Recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)), nodes_(other.nodes_) {}
+  SOTTO_ALWAYS_INLINE Recording(Recording&& other) noexcept
+      : graph_(std::exchange(other.graph_, nullptr)), nodes_(other.nodes_) {}
   Recording& operator=(Recording&& other) noexcept;
   ~Recording();
 
@@ -122,6 +123,7 @@ struct StepOutput {
   int correct, predicted;
   float clip;    ///< what gradients were multiplied by
   int rejected;  ///< 1: the loss or the gradient is no number, and nothing was changed
+  int halted;    ///< 1: a step was rejected since values were brought: none after it changes anything
 };
 
 }  // namespace sotto::cuda::inline SOTTO_API

@@ -102,12 +102,13 @@ __global__ void __launch_bounds__(32)
   const double most = static_cast<double>(input->clip);
   output->clip = most > 0 && norm > most ? static_cast<float>(most / (norm + 1e-6)) : 1.f;
   output->rejected = isfinite(norm) && isfinite(output->loss) ? 0 : 1;
+  if (input->updates != 0 && output->rejected != 0) output->halted = 1;
 }
 
 /// AdamW in PyTorch's form: decoupled decay, epsilon added to the corrected root.
 template <class T>
 __global__ void __launch_bounds__(256) adamw(Update u, StepInput const* input, StepOutput const* output) {
-  if (input->updates == 0 || output->rejected != 0) return;
+  if (input->updates == 0 || output->halted != 0) return;
   const UpdateChunk c = u.chunks[blockIdx.x];
   if (!c.trained) return;
   const float clip = output->clip, shrink = c.decays ? input->shrink : 0.f;

@@ -479,8 +479,11 @@ __global__ void __launch_bounds__(256) skip_back(StepInput const* input, int lay
 }
 
 /// What a step adds to begins at zero.
-template <class = void> __global__ void __launch_bounds__(256) clear_output(StepOutput* output) {
-  if (threadIdx.x == 0) *output = StepOutput{};
+template <class = void> __global__ void __launch_bounds__(32) clear_output(StepOutput* output) {
+  if (threadIdx.x != 0) return;
+  const int halted = output->halted;
+  *output = StepOutput{};
+  output->halted = halted;
 }
 
 }  // namespace sotto::cuda::inline SOTTO_ABI

@@ -372,10 +372,14 @@ template <class Scalar> class Reference {
     }
   }
   template <class Functor>
-  void row_loss(Matrix<T> predicted, Matrix<T const> wanted, double weight, Count count, T& loss) {
+  void row_loss(Matrix<T> predicted, Matrix<T const> wanted, int const* rows, double weight, Count count, T& loss) {
     const double scale = weight / static_cast<double>(count);
     for (int t = 0; t < predicted.rows; ++t)
       for (int c = 0; c < predicted.columns; ++c) {
+        if (rows != nullptr && rows[t] < 0) {
+          predicted.row(t)[c] = T(0);
+          continue;
+        }
         Dual<T, 1> at(predicted.row(t)[c]);
         at.by[0] = T(1);
         const auto term = Functor::term(at, Dual<T, 1>(wanted.row(t)[c]));
