@@ -3,7 +3,7 @@
 #include <sotto/attention/windowed.hpp>
 #include <sotto/cuda.cuh>
 
-#include "../doors/chunked_attention.hpp"
+#include "functors.hpp"
 
 using namespace sotto;
 
@@ -12,6 +12,8 @@ using namespace sotto;
   template struct cuda::TableOperations<__VA_ARGS__, Storage>
 #define STORAGE(Storage)                                                   \
   template class sotto::Cuda<Storage>;                                     \
+  template struct cuda::MapOperations<SoftSign, Storage>;                  \
+  template struct cuda::RowLossOperations<SmoothDistance, Storage>;        \
   ATTENTION(Storage, 16, attention::Full);                                 \
   ATTENTION(Storage, 16, attention::Windowed<9>);                          \
   ATTENTION(Storage, 16, attention::RelativeBias<16, 20>);                 \
