@@ -2,13 +2,15 @@
 # Needs the CUDA toolkit, 12 or newer; CMAKE_CUDA_ARCHITECTURES says for which GPUs.
 include_guard(GLOBAL)
 
-find_package(CUDAToolkit 12 REQUIRED)
-# What nvcc itself would take is too old for bf16 and asynchronous copies.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES OR CMAKE_CUDA_ARCHITECTURES MATCHES "^(52|75)$")
-  set(CMAKE_CUDA_ARCHITECTURES 80 90a)
-  if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
-    list(APPEND CMAKE_CUDA_ARCHITECTURES 100)
-  endif()
+find_package(CUDAToolkit 12 REQUIRED GLOBAL)
+set(architectures 80 90a)
+if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
+  list(APPEND architectures 100)
+endif()
+# Known wherever sotto_add_kernels() is called.
+set(sotto_cuda_architectures ${architectures} CACHE INTERNAL "What sotto's kernels are compiled for by default")
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES ${sotto_cuda_architectures})
 endif()
 enable_language(CUDA)
 
@@ -82,6 +84,11 @@ function(sotto_add_kernels target)
     endforeach()
   endforeach()
   target_sources(${target} PRIVATE ${sources})
+  # What nvcc takes where a project says nothing is too old for bf16 and asynchronous copies.
+  get_target_property(architectures ${target} CUDA_ARCHITECTURES)
+  if(architectures MATCHES "^(52|75)$")
+    set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${sotto_cuda_architectures}")
+  endif()
   # CMake 3.25 knows no standards of newer nvccs by name.
   set_property(SOURCE ${sources} APPEND PROPERTY COMPILE_OPTIONS -std=c++20)
   # assert() in a kernel costs registers and a stack.

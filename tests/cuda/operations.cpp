@@ -391,8 +391,16 @@ template <class S> void directions() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("operations on Cuda are the Reference's over odd sizes", S, float, bf16) {
+TEST_CASE_TEMPLATE("operations on Cuda are the Reference's over odd sizes, in every order of threads and blocks", S,
+                   float, bf16) {
   if (!has_device()) return;
+  Order order = Order::forward;
+  SUBCASE("forward") {}
+  if (variant == "plain") {
+    SUBCASE("reverse") { order = Order::reverse; }
+    SUBCASE("random") { order = Order::random; }
+  }
+  const Execution execution(order);
   row_operations<S>(37, 39, 39);
   row_operations<S>(70, 64, 64);
   row_operations<S>(33, 24, 40);
