@@ -37,11 +37,11 @@ inline PackedLane random_lane(std::vector<int> const& lengths, int features, int
 }
 
 /// Parameters that hide nothing: no zeros, no ones.
-template <class Model> std::vector<double> random_parameters(std::uint64_t seed) {
+template <class Model> std::vector<double> random_parameters(std::uint64_t seed, double spread = .2) {
   std::vector<double> values(count(parameter_table<Model>));
   initialise(std::span<ParameterEntry const>(parameter_table<Model>), values.data(), seed);
   Random random(seed, Purpose::user, 1);
-  for (auto& value : values) value += .2 * random.normal();
+  for (auto& value : values) value += spread * random.normal();
   return values;
 }
 

@@ -40,6 +40,7 @@ struct CUgraph_st {
 struct CUgraphExec_st {
   CUgraph_st graph;
 };
+thread_local int current_device = 0;  // CUDA has one for each thread
 struct CUstream_st {
   struct Operation {
     std::function<void()> run;  ///< or, where empty, a wait:
@@ -48,6 +49,7 @@ struct CUstream_st {
   };
   std::deque<Operation> queue;
   std::uint64_t issued = 0, executed = 0;
+  int device = current_device;
   CUgraph_st* capture = nullptr;  ///< what is enqueued becomes its nodes
   bool origin = false;            ///< the capture began here
   std::vector<std::size_t> tail;  ///< nodes that the next one follows
@@ -236,6 +238,7 @@ bool is_device_pointer(void const* p, std::size_t bytes) { return holds(p, bytes
 
 cudaError_t launch(cudaLaunchConfig_t const& config, void const* function, void** arguments) {
   if (options.devices == 0) return fail(cudaErrorInsufficientDriver);
+  if (of(config.stream).device != current_device) return fail(cudaErrorInvalidResourceHandle);
   Kernel const& kernel = kernels.at(function);
   const dim3 g = config.gridDim, b = config.blockDim;
   const std::size_t shared = config.dynamicSmemBytes;
@@ -463,10 +466,14 @@ cudaError_t cudaGetDeviceCount(int* n) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device < options.devices ? cudaSuccess : fail(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= options.devices) return fail(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::strcpy(properties->name, "host_cuda");

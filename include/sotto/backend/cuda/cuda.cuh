@@ -160,7 +160,7 @@ void Cuda<S>::plan_update(std::span<ParameterEntry const> table, R* values, R co
     }
   }
   const std::size_t bytes = chunks.size() * sizeof(cuda::UpdateChunk);
-  c.chunks = cuda::DeviceMemory(bytes);
+  if (c.chunks.size() != bytes) c.chunks = cuda::DeviceMemory(bytes);  // recordings know where they stand
   copy_to_device(c.chunks.begin(), chunks.data(), bytes);
   c.update = {reinterpret_cast<cuda::UpdateChunk const*>(c.chunks.begin()),
               static_cast<int>(chunks.size()),
