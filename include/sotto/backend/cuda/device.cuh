@@ -172,6 +172,19 @@ __device__ __forceinline__ double warp_sum(double x) {
   for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
   return x;
 }
+/// Sum over a block of 256 threads, in the first of them, in a fixed order. Once a kernel.
+__device__ __forceinline__ double block_sum(double x) {
+  struct Sums {
+    double of_warp[8];
+  };
+  Sums& sums = shared<Sums>();
+  x = warp_sum(x);
+  if (threadIdx.x % 32 == 0) sums.of_warp[threadIdx.x / 32] = x;
+  __syncthreads();
+  if (threadIdx.x == 0)
+    for (int w = 1; w < 8; ++w) x += sums.of_warp[w];
+  return x;
+}
 __device__ __forceinline__ float warp_max(float x) {
   for (int distance = 16; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, distance));
   return x;

@@ -61,18 +61,10 @@ __global__ void __launch_bounds__(32 * row_warps, 4)
 template <class = void>
 __global__ void __launch_bounds__(256)
     add_losses(float const* row_losses, int rows, double weight, int const* count, double* loss) {
-  struct Storage {
-    double of_warp[8];
-  };
-  Storage& s = shared<Storage>();
   double sum = 0;
   for (int row = static_cast<int>(threadIdx.x); row < rows; row += 256) sum += static_cast<double>(row_losses[row]);
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) s.of_warp[threadIdx.x / 32] = sum;
-  __syncthreads();
+  sum = block_sum(sum);
   if (threadIdx.x != 0) return;
-  sum = 0;
-  for (int w = 0; w < 8; ++w) sum += s.of_warp[w];
   if (*count > 0) *loss += weight / *count * sum;
 }
 

@@ -63,10 +63,6 @@ inline constexpr int norm_blocks = 512;
 /// Sums of squares of the gradient, one a block, in double.
 template <class = void>
 __global__ void __launch_bounds__(256) square_sums(float const* gradients, std::size_t size, double* sums) {
-  struct Storage {
-    double of_warp[8];
-  };
-  Storage& s = shared<Storage>();
   double sum = 0;
   const std::size_t step = static_cast<std::size_t>(gridDim.x) * 256;
   for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * 256 + threadIdx.x; i * 4 < size; i += step) {
@@ -80,12 +76,8 @@ __global__ void __launch_bounds__(256) square_sums(float const* gradients, std::
         sum += static_cast<double>(gradients[k]) * static_cast<double>(gradients[k]);
     }
   }
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) s.of_warp[threadIdx.x / 32] = sum;
-  __syncthreads();
+  sum = block_sum(sum);
   if (threadIdx.x != 0) return;
-  sum = 0;
-  for (int w = 0; w < 8; ++w) sum += s.of_warp[w];
   sums[blockIdx.x] = sum;
 }
 

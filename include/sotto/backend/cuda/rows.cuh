@@ -437,10 +437,6 @@ __global__ void __launch_bounds__(128)
 /// Mean over channels of the deviation over the batch's rows. One block.
 template <class T>
 __global__ void __launch_bounds__(256) spread(Matrix<T const> x, StepInput const* input, double* measure) {
-  struct Storage {
-    double of_warp[8];
-  };
-  Storage& s = shared<Storage>();
   const int rows = input->rows;
   double total = 0;
   for (int c = static_cast<int>(threadIdx.x); c < x.columns; c += 256) {
@@ -453,12 +449,8 @@ __global__ void __launch_bounds__(256) spread(Matrix<T const> x, StepInput const
     }
     total += static_cast<double>(sqrtf(squares / static_cast<float>(rows)));
   }
-  total = warp_sum(total);
-  if (threadIdx.x % 32 == 0) s.of_warp[threadIdx.x / 32] = total;
-  __syncthreads();
+  total = block_sum(total);
   if (threadIdx.x != 0) return;
-  total = 0;
-  for (int w = 0; w < 8; ++w) total += s.of_warp[w];
   *measure = total / x.columns;
 }
 
