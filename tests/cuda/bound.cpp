@@ -19,7 +19,7 @@ namespace {
 template <int Depth, class NormOrder> struct Layers : Spec {
   static constexpr EncoderShape shape{.width = 64, .depth = Depth, .heads = 2, .feed_forward = 256};
   using Frontend = frontend::LogMel<20, 2>;
-  using Position = position::Convolution<8, 9>;
+  using Position = position::Convolution<8, 8>;  // what stands behind it is aligned
   using Norm = NormOrder;
   using Objective = objective::Hubert<16, objective::Cosine<32>>;
 };
