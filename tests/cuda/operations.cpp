@@ -73,7 +73,7 @@ void check(char const* what, Numbers const& got, Numbers const& wanted, double t
   REQUIRE(got.size() == wanted.size());
   for (std::size_t i = 0; i < got.size(); ++i)
     worst = std::isfinite(got[i]) ? std::max(worst, std::abs(got[i] - wanted[i])) : INFINITY;
-  CAPTURE(what);
+  INFO(std::string(what));
   CHECK(worst <= tolerance * largest);
 }
 
