@@ -9,8 +9,10 @@
 #include <type_traits>
 
 #include <sotto/attention/policy.hpp>
+#include <sotto/backend/cuda/attention_fma.cuh>
 #include <sotto/backend/cuda/attention_mma.cuh>
 #include <sotto/backend/cuda/device.cuh>
+#include <sotto/backend/cuda/fixed_point.cuh>
 #include <sotto/backend/cuda/tile.cuh>
 
 namespace sotto::cuda::inline SOTTO_ABI {
@@ -22,104 +24,8 @@ struct AttentionShape {
   float scale;  ///< 1 / sqrt(head width)
 };
 
-inline constexpr int attention_warps = 4, attention_threads = 32 * attention_warps, warp_rows = 16;
-static_assert(attention_warps * warp_rows == tile_rows);
-
 // The score of a pair that is not seen: its power is 0 beside any score from least_top on.
 inline constexpr float hidden_score = -1e30f, least_top = -1e29f;
-
-/// The products of a warp in fp32; as TensorCores, whose comments apply. Rows in shared memory are 4 numbers longer
-/// than W.
-template <int W> struct FusedMultiplyAdds {
-  static_assert(W % 16 == 0);
-  using Number = float;
-  static constexpr int width = W, pitch = W + 4;
-  static constexpr int stages = 1, streamed = 32;
-  static constexpr int rows = 4, row_lanes = 8;
-  static constexpr int scratch_pitch = streamed + 4, scratch_size = warp_rows * scratch_pitch;
-
-  template <int Columns> struct Numbers {
-    static constexpr int columns = Columns / row_lanes;
-    float value[rows][columns];
-    __device__ __forceinline__ float& at(int i, int j) { return value[i][j]; }
-    __device__ __forceinline__ float at(int i, int j) const { return value[i][j]; }
-  };
-  static __device__ __forceinline__ int row_of(int i) { return static_cast<int>(threadIdx.x) % 32 / 8 * 4 + i; }
-  static __device__ __forceinline__ int column_of(int j) {
-    return 16 * (j / 2) + 2 * (static_cast<int>(threadIdx.x) % 8) + j % 2;
-  }
-  /// The column of a score: neighbouring lanes then read neighbouring rows of the tile, in different banks.
-  static __device__ __forceinline__ int score_column_of(int j) { return static_cast<int>(threadIdx.x) % 8 + 8 * j; }
-
-  template <bool Kept> struct Own {
-    float const* from;
-    __device__ __forceinline__ explicit Own(float const* tile) : from(tile + row_of(0) * pitch) {}
-  };
-  template <int Columns, bool Kept>
-  static __device__ __forceinline__ void products(Numbers<Columns>& result, Own<Kept> const& own, float const* tile) {
-    constexpr int columns = Numbers<Columns>::columns;
-#pragma unroll
-    for (int i = 0; i < rows; ++i)
-#pragma unroll
-      for (int j = 0; j < columns; ++j) result.value[i][j] = 0;
-#pragma unroll 2
-    for (int c = 0; c < W; c += 4) {
-      Pack<float> a[rows], b[columns];
-#pragma unroll
-      for (int i = 0; i < rows; ++i) a[i] = load_pack(own.from + i * pitch + c);
-#pragma unroll
-      for (int j = 0; j < columns; ++j) b[j] = load_pack(tile + score_column_of(j) * pitch + c);
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-#pragma unroll
-        for (int i = 0; i < rows; ++i)
-#pragma unroll
-          for (int j = 0; j < columns; ++j) result.value[i][j] += a[i].value[k] * b[j].value[k];
-    }
-  }
-  template <int Columns>
-  static __device__ __forceinline__ void accumulate(Numbers<W>& sum, Numbers<Columns> const& p, float const* tile,
-                                                    float* scratch) {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < rows; ++i)
-#pragma unroll
-      for (int j = 0; j < Numbers<Columns>::columns; ++j)
-        scratch[row_of(i) * scratch_pitch + score_column_of(j)] = p.value[i][j];
-    __syncwarp();
-    float const* const from = tile + column_of(0);
-#pragma unroll 1
-    for (int k = 0; k < Columns; k += 4) {
-      Pack<float> a[rows];
-#pragma unroll
-      for (int i = 0; i < rows; ++i) a[i] = load_pack(scratch + row_of(i) * scratch_pitch + k);
-#pragma unroll
-      for (int kk = 0; kk < 4; ++kk)
-#pragma unroll
-        for (int n = 0; n < W / 16; ++n) {
-          const Pair2 b = *reinterpret_cast<Pair2 const*>(from + (k + kk) * pitch + 16 * n);
-#pragma unroll
-          for (int i = 0; i < rows; ++i) {
-            sum.value[i][2 * n] += a[i].value[kk] * b.value[0];
-            sum.value[i][2 * n + 1] += a[i].value[kk] * b.value[1];
-          }
-        }
-    }
-  }
-  static __device__ __forceinline__ void put(float* tile, Numbers<W> const& numbers, float const (&factor)[rows]) {
-#pragma unroll
-    for (int n = 0; n < W / 16; ++n)
-#pragma unroll
-      for (int i = 0; i < rows; ++i)
-        *reinterpret_cast<Pair2*>(tile + row_of(i) * pitch + column_of(2 * n)) = {
-            {numbers.value[i][2 * n] * factor[i], numbers.value[i][2 * n + 1] * factor[i]}};
-  }
-
- private:
-  struct alignas(8) Pair2 {
-    float value[2];
-  };
-};
 
 template <int W, class T>
 using AttentionProducts = std::conditional_t<std::is_same_v<T, float>, FusedMultiplyAdds<W>, TensorCores<W>>;
@@ -297,9 +203,6 @@ __device__ __forceinline__ PairGradient pair_gradient(float product, float scale
     return {p, d_score * slope.by_raw};
   }
 }
-
-inline constexpr float fixed_point = 281474976710656.0f;  // 2^48
-__device__ __forceinline__ long long to_fixed(float x) { return static_cast<long long>(x * fixed_point); }
 
 /// A block's sums of the table's gradient, in shared memory and fixed point: integers add up to the same whatever the
 /// order. A warp puts the gradients of its 16 rows by 32 columns of pairs here; each lane then walks a diagonal, where
@@ -732,14 +635,6 @@ __global__ void __launch_bounds__(attention_threads, attention_blocks<Policy, W,
   store_rows<Products>(dv, keys, block.width, memory.warp_own(1), by_value, as_is);
 }
 
-/// d_table [entries] += sums [entries], fixed point.
-template <class = void>
-__global__ void __launch_bounds__(256) add_table_sums(unsigned long long const* sums, int entries, float* d_table) {
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i < entries)
-    d_table[i] += static_cast<float>(static_cast<double>(static_cast<long long>(sums[i])) / double(fixed_point));
-}
-
 /// Attention of packed sequences. query_key_value: [rows, 3 * heads * width], q | k | v, head h at h * width; out,
 /// d_out: [rows, heads * width]; table: as the policy reads it; gates: [rows, heads], nullptr for a policy without;
 /// log_sum, delta: [rows, heads]. Rows, hence width, begin at multiples of 16 bytes. W: the width, rounded up to a
@@ -768,7 +663,7 @@ template <class Policy, int W, class T> struct AttentionKernels {
            query_key_value, table, gates, d_out, log_sum, delta, d_query_key_value);
     if constexpr (Policy::reads > 0) {
       const auto blocks = static_cast<unsigned>((table_entries + 255) / 256);
-      launch(add_table_sums<>, {dim3(blocks), dim3(256)}, stream, d_table_sums, table_entries, d_table);
+      launch(add_fixed_sums<>, {dim3(blocks), dim3(256)}, stream, d_table_sums, table_entries, d_table);
     }
   }
 

@@ -9,9 +9,11 @@
 #include <sotto/backend/cuda/context.cuh>
 #include <sotto/backend/cuda/convolution.cuh>
 #include <sotto/backend/cuda/cuda.hpp>
+#include <sotto/backend/cuda/elements.cuh>
 #include <sotto/backend/cuda/log_mel.cuh>
 #include <sotto/backend/cuda/loss.cuh>
 #include <sotto/backend/cuda/memory.cuh>
+#include <sotto/backend/cuda/norms.cuh>
 #include <sotto/backend/cuda/optimizer.cuh>
 #include <sotto/backend/cuda/rows.cuh>
 #include <sotto/backend/cuda/tables.cuh>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sotto/backend/cuda/rows.cuh>
+#include <sotto/core/dual.hpp>
 
 namespace sotto::cuda::inline SOTTO_ABI {
 

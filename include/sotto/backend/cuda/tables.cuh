@@ -4,18 +4,10 @@
 #include <sotto/attention/policy.hpp>
 #include <sotto/backend/cuda/context.cuh>
 #include <sotto/backend/cuda/cuda.hpp>
+#include <sotto/backend/cuda/fixed_point.cuh>
 #include <sotto/backend/cuda/rows.cuh>
 
 namespace sotto::cuda::inline SOTTO_ABI {
-
-/// Sums that many threads add to are kept in 64-bit fixed point, 2^-48 a unit: integers may be added in any order.
-inline constexpr double fixed_unit = 281474976710656.;
-__device__ __forceinline__ void add_fixed(unsigned long long* sum, float x) {
-  atomicAdd(sum, static_cast<unsigned long long>(static_cast<long long>(static_cast<double>(x) * fixed_unit)));
-}
-__device__ __forceinline__ float from_fixed(unsigned long long sum) {
-  return static_cast<float>(static_cast<double>(static_cast<long long>(sum)) / fixed_unit);
-}
 
 template <class Policy>
 __global__ void __launch_bounds__(256) fill_table(float const* parameters, int heads, float* table, int entries) {
@@ -28,12 +20,6 @@ __global__ void __launch_bounds__(256)
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < entries) add_fixed(sums + Policy::source(i, heads), d_table[i]);
 }
-template <class = void>
-__global__ void __launch_bounds__(256) add_collected(unsigned long long const* sums, int n, float* to) {
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i < n) to[i] += from_fixed(sums[i]);
-}
-
 /// One thread a (row, head).
 template <class Policy, class T>
 __global__ void __launch_bounds__(128) make_gates(Matrix<T const> x, Matrix<float const> weight, float const* bias,
@@ -126,7 +112,7 @@ void TableOperations<Policy, Storage>::collect(Context& context, int heads, Arra
   check(cudaMemsetAsync(sums, 0, d_parameters.size * sizeof *sums, context.stream), "clearing");
   context.run(collect_entries<Policy>, {blocks_for(d_table.size, 256), 256}, raw(d_table.begin), heads,
               static_cast<int>(d_table.size), sums);
-  context.run(add_collected<>, {blocks_for(d_parameters.size, 256), 256}, sums, static_cast<int>(d_parameters.size),
+  context.run(add_fixed_sums<>, {blocks_for(d_parameters.size, 256), 256}, sums, static_cast<int>(d_parameters.size),
               raw(d_parameters.begin));
 }
 template <class Policy, class Storage>
