@@ -330,8 +330,8 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
       qkv.begin[index(i, 24, 16 + c)] = static_cast<float>(i);
     }
   const Lane<int> lane{offsets.data(), nullptr, nullptr, 1, length, length, nullptr, nullptr, 0, 0, nullptr};
-  sotto::cpu::attention<Full, 8>(lane, 1, 1, Matrix<float const>{qkv.begin, length, 24, 24}, nullptr, {},
-                                 {out.begin, length, 8, 8}, {log_sum.begin, length, 1, 1}, scratch);
+  sotto::cpu::attention<Full, 8, float>(lane, 1, 1, Matrix<float const>{qkv.begin, length, 24, 24}, nullptr, {},
+                                        {out.begin, length, 8, 8}, {log_sum.begin, length, 1, 1}, scratch);
   for (std::size_t i = 0; i < out.size; ++i) CHECK(out.begin[i] == doctest::Approx(length - 1));
   CHECK(log_sum.begin[0] == doctest::Approx(800.0 * (length - 1)));
 }

@@ -32,7 +32,7 @@ TEST_CASE("dropout keeps what dropout_kept keeps, at every width and stride") {
     const auto before = x;
     const Matrix<float> view{x.data(), 12, width, stride};
     const float p = 0.3f;
-    cpu::dropout(lane, key, 3, 17, p, view);
+    cpu::dropout<float>(lane, key, 3, 17, p, view);
     bool right = true;
     for (int s = 0, i = 0; s < 3; ++s)
       for (int t = 0; i < packed.offsets[static_cast<std::size_t>(s) + 1]; ++t, ++i)
@@ -60,7 +60,7 @@ TEST_CASE("dropout drops the asked share and keeps the mean") {
                        nullptr};
   for (float p : {0.05f, 0.1f, 0.5f}) {
     std::vector<float> x(static_cast<std::size_t>(rows) * width, 1.0f);
-    cpu::dropout(lane, Philox(1, Purpose::dropout), 0, 0, p, {x.data(), rows, width, width});
+    cpu::dropout<float>(lane, Philox(1, Purpose::dropout), 0, 0, p, {x.data(), rows, width, width});
     double zeros = 0, sum = 0;
     for (float v : x) {
       zeros += v == 0;
@@ -77,10 +77,10 @@ TEST_CASE("a frame's dropout mask does not depend on the lane it is packed in") 
   const Packed packed;
   const Philox key(5, Purpose::dropout);
   std::vector<float> together(12 * 64, 1.0f), alone(7 * 64, 1.0f);
-  cpu::dropout(packed.lane(), key, 8, 2, 0.5f, {together.data(), 12, 64, 64});
+  cpu::dropout<float>(packed.lane(), key, 8, 2, 0.5f, {together.data(), 12, 64, 64});
   const std::vector<int> offsets{0, 7}, utterances{9}, starts{100};
-  cpu::dropout({offsets.data(), utterances.data(), starts.data(), 1, 7, 7, nullptr, nullptr, 0, 0, nullptr}, key, 8, 2,
-               0.5f, {alone.data(), 7, 64, 64});
+  cpu::dropout<float>({offsets.data(), utterances.data(), starts.data(), 1, 7, 7, nullptr, nullptr, 0, 0, nullptr}, key,
+                      8, 2, 0.5f, {alone.data(), 7, 64, 64});
   CHECK(std::vector<float>(together.begin() + 5 * 64, together.end()) == alone);
 }
 
@@ -103,6 +103,6 @@ TEST_CASE("dropout masks differ by site, step, seed, utterance and frame") {
 TEST_CASE("dropout with probability 0 changes nothing") {
   const Packed packed;
   std::vector<float> x(12 * 5, 3.0f);
-  cpu::dropout(packed.lane(), Philox(1, Purpose::dropout), 0, 0, 0, {x.data(), 12, 5, 5});
+  cpu::dropout<float>(packed.lane(), Philox(1, Purpose::dropout), 0, 0, 0, {x.data(), 12, 5, 5});
   CHECK(x == std::vector<float>(12 * 5, 3.0f));
 }

@@ -29,9 +29,9 @@ TEST_CASE("a user's function is mapped over every number, and its slope agrees w
       x[i] = static_cast<float>(random.normal());
       dy[i] = static_cast<float>(random.normal());
     }
-    cpu::map<Swish>({x.data(), n}, {y.data(), n});
-    cpu::map_back<Swish>({x.data(), n}, {dy.data(), n}, {dx.data(), n});
-    cpu::map_back<Cube>({x.data(), n}, {dy.data(), n}, {cube.data(), n});
+    cpu::map<Swish, float>({x.data(), n}, {y.data(), n});
+    cpu::map_back<Swish, float>({x.data(), n}, {dy.data(), n}, {dx.data(), n});
+    cpu::map_back<Cube, float>({x.data(), n}, {dy.data(), n}, {cube.data(), n});
     bool right = y[n] == 7.0f && dx[n] == 7.0f && cube[n] == 7.0f;
     for (std::size_t i = 0; i < n; ++i) {
       const double number = static_cast<double>(x[i]), s = 1 / (1 + std::exp(-number));
@@ -45,8 +45,8 @@ TEST_CASE("a user's function is mapped over every number, and its slope agrees w
 
 TEST_CASE("map and its backward may write over their input") {
   std::vector<float> x{1, 2, 3}, d{1, 10, 100};
-  cpu::map_back<Cube>({x.data(), 3}, {d.data(), 3}, {d.data(), 3});
-  cpu::map<Cube>({x.data(), 3}, {x.data(), 3});
+  cpu::map_back<Cube, float>({x.data(), 3}, {d.data(), 3}, {d.data(), 3});
+  cpu::map<Cube, float>({x.data(), 3}, {x.data(), 3});
   CHECK(x == std::vector<float>{1, 8, 27});
   CHECK(d == std::vector<float>{3, 120, 2700});
 }

@@ -198,8 +198,8 @@ TEST_CASE("GELU and its gradient are those of the erf form") {
     Table table(1, static_cast<int>(n) + 1, n, 2), d(1, static_cast<int>(n) + 1, n + 1);
     const auto &x = table.numbers, &dy = d.numbers;
     std::vector<float> y(n + 1, guard), dx(n + 1, guard);
-    cpu::gelu_forward(Array<float const>{x.data(), n}, {y.data(), n});
-    cpu::gelu_back(Array<float const>{x.data(), n}, Array<float const>{dy.data(), n}, {dx.data(), n});
+    cpu::gelu_forward<float>(Array<float const>{x.data(), n}, {y.data(), n});
+    cpu::gelu_back<float>(Array<float const>{x.data(), n}, Array<float const>{dy.data(), n}, {dx.data(), n});
     bool right = y[n] == guard && dx[n] == guard;
     for (std::size_t i = 0; i < n; ++i) {
       const double number = static_cast<double>(x[i]);

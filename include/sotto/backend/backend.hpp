@@ -118,6 +118,7 @@ template <class B, class R = typename B::Master>
 concept OptimiserOperations = requires(B& b, Array<R> p, Array<R const> g) {
   b.adamw(p, g, p, p, R(1), .9, .98, 1e-6, .01, 1e-3, 1);    // values, gradients, first, second, clip, betas, epsilon, decay, rate, step
   { b.squared_norm(g) } -> std::convertible_to<double>;
+  b.add(g, p);                                               // p += g
 };
 
 // clang-format on

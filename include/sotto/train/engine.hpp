@@ -71,15 +71,19 @@ template <class Model, HostBackend B> class Engine {
   static constexpr int classes = Model::Objective::classes;
   static constexpr int statistics = Model::Objective::Statistics::size;
 
+  /// Bytes of a worker's arena.
+  static constexpr std::size_t worker_bytes(Capacity capacity) {
+    return Net::activation_bytes(capacity) + feature_bytes(capacity);
+  }
   /// Bytes that an engine holds.
   static constexpr std::size_t bytes(Capacity capacity, int slots, int workers) {
     return ParameterState<B>::bytes(size, slots) + Net::weight_bytes() +
-           static_cast<std::size_t>(workers) * Net::activation_bytes(capacity);
+           static_cast<std::size_t>(workers) * worker_bytes(capacity);
   }
 
   SOTTO_COLD Engine(Executor& executor, Capacity capacity, int slots)
       : executor_(executor), capacity_(capacity),
-        workers_(std::min(slots, executor.concurrency()), Net::activation_bytes(capacity), classes),
+        workers_(std::min(slots, executor.concurrency()), worker_bytes(capacity), classes),
         state_(executor, workers_, table, slots), prepared_(Net::weight_bytes()), lane_results_(256),
         histogram_(static_cast<std::size_t>(classes)) {
     Arena arena(prepared_.begin());
@@ -165,7 +169,7 @@ template <class Model, HostBackend B> class Engine {
         PackedLane const& packed = batch.lanes[static_cast<std::size_t>(i)];
         Lane<int> lane = packed.view();
         lane.longest = capacity_.longest;  // scratch is sized by it: once, for all lanes
-        const Rows<E const, Net::features> x{features_of(packed), lane.rows};
+        const Rows<E const, Net::features> x = features_of(packed, *worker);
         auto activations = Net::resized(worker->arena.begin(), {lane.rows, lane.longest});
         auto& result = lane_results_[static_cast<std::size_t>(i)];
         result = {};
@@ -187,10 +191,19 @@ template <class Model, HostBackend B> class Engine {
     return detail::summed<Sum>(batch, lane_results_, histogram_, spread);
   }
 
-  /// Features stand in the backend's own memory.
-  static E const* features_of(PackedLane const& lane) {
-    static_assert(std::is_same_v<E, float>, "sotto: this backend keeps features elsewhere than on the host");
-    return lane.features.data();
+  /// Room for a lane's features, where they are kept otherwise than batches bring them.
+  static constexpr std::size_t feature_bytes(Capacity capacity) {
+    return std::is_same_v<E, float> ? 0 : static_cast<std::size_t>(capacity.rows) * Net::features * sizeof(E);
+  }
+  Rows<E const, Net::features> features_of(PackedLane const& lane, typename Workers<B>::Worker& worker) const {
+    if constexpr (std::is_same_v<E, float>) {
+      return {lane.features.data(), lane.rows()};
+    } else {
+      const Rows<E, Net::features> x{reinterpret_cast<E*>(worker.arena.begin() + Net::activation_bytes(capacity_)),
+                                     lane.rows()};
+      worker.backend.convert(Array<float const>{lane.features.data(), x.flat().size}, x.flat());
+      return x;
+    }
   }
 
   void observe(Batch const& batch, LaneSums& sums) {
@@ -200,7 +213,7 @@ template <class Model, HostBackend B> class Engine {
       const Lease worker(workers_);
       PackedLane const& packed = batch.lanes[static_cast<std::size_t>(i)];
       lanes[static_cast<std::size_t>(i)] = {};
-      Net::observe(worker->backend, weights_, packed.view(), {features_of(packed), packed.rows()},
+      Net::observe(worker->backend, weights_, packed.view(), features_of(packed, *worker),
                    lanes[static_cast<std::size_t>(i)].data());
     });
     for (std::size_t i = 0; i < batch.lanes.size(); ++i)

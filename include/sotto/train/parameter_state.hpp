@@ -47,10 +47,8 @@ template <class B> class ParameterState {
     for (int stride = 1; stride < slots(); stride *= 2)
       each_chunk([&](B& backend, std::size_t begin, std::size_t size) {
         for (int slot = 0; slot + stride < slots(); slot += 2 * stride) {
-          const auto at = [&](int s) {
-            return Matrix<R>{gradients(s) + begin, 1, static_cast<int>(size), static_cast<std::ptrdiff_t>(size)};
-          };
-          backend.sum(at(slot), at(slot + stride), at(slot));
+          const auto at = [&](int s) { return Array<R>{gradients(s) + begin, size}; };
+          backend.add(at(slot + stride), at(slot));
         }
       });
   }

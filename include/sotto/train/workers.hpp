@@ -55,6 +55,7 @@ template <class B> class Workers {
     Lease(Lease const&) = delete;
     Lease& operator=(Lease const&) = delete;
     Worker* operator->() const { return &workers_[index_]; }
+    Worker& operator*() const { return workers_[index_]; }
 
    private:
     Workers& workers_;

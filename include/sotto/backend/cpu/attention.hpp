@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 
 #include <sotto/attention/policy.hpp>
 #include <sotto/backend/cpu/detail/attention_tiles.hpp>
@@ -31,13 +32,15 @@ SOTTO_ALWAYS_INLINE void fill_outside(float* row, attention::Range inside, int e
 
 // One sequence and one head of it. Views begin at the sequence's first row and the head's first
 // column.
-struct AttentionHead {
+template <class E> struct AttentionHead {
   int length, head;
   float scale;
-  float const *q, *k, *v, *table, *gates;
+  E const *q, *k, *v;
+  float const* table;
+  E const* gates;
   std::ptrdiff_t stride, gate_stride;
   float* scratch;
-  float gate(int query) const { return gates != nullptr ? gates[query * gate_stride] : 1.0f; }
+  float gate(int query) const { return gates != nullptr ? static_cast<float>(gates[query * gate_stride]) : 1.0f; }
 };
 
 // What becomes of one row of raw scores.
@@ -54,8 +57,8 @@ SOTTO_ALWAYS_INLINE void score_row(int head, int query, int first, attention::Ra
   }
 }
 
-template <class Policy, int HeadWidth>
-SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrdiff_t out_stride, float* log_sum,
+template <class Policy, int HeadWidth, class E>
+SOTTO_NOINLINE void attention_head(AttentionHead<E> const& h, E* out, std::ptrdiff_t out_stride, float* log_sum,
                                    std::ptrdiff_t log_stride) {
   constexpr int padded = ceil_to(HeadWidth, lanes), tile = tile_queries * tile_keys;
   const int rows = ceil_to(h.length, panel_keys);
@@ -112,15 +115,16 @@ SOTTO_NOINLINE void attention_head(AttentionHead const& h, float* out, std::ptrd
       tile_times_rows<tile_keys, 1, padded>(count, std::min(tile_keys, keys.end - first), scores + t * tile,
                                             values + first * padded, context);
     for (int i = 0; i < count; ++i)
-      for (int c = 0; c < HeadWidth; ++c) out[(q0 + i) * out_stride + c] = context[i * padded + c] * inverse[i];
+      for (int c = 0; c < HeadWidth; ++c)
+        out[(q0 + i) * out_stride + c] = stored<E>(context[i * padded + c] * inverse[i]);
   }
 }
 
-template <class Policy, int HeadWidth>
-SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out, float const* d_out,
+template <class Policy, int HeadWidth, class E>
+SOTTO_NOINLINE void attention_head_back(AttentionHead<E> const& h, E const* out, E const* d_out,
                                         std::ptrdiff_t out_stride, float const* log_sum, std::ptrdiff_t log_stride,
-                                        float* dq, float* dk, float* dv, std::ptrdiff_t d_stride, float* d_table,
-                                        float* d_gates, std::ptrdiff_t d_gate_stride) {
+                                        E* dq, E* dk, E* dv, std::ptrdiff_t d_stride, float* d_table, E* d_gates,
+                                        std::ptrdiff_t d_gate_stride) {
   constexpr int padded = ceil_to(HeadWidth, lanes), tile = tile_queries * tile_keys;
   constexpr bool plain = attention::plain_score<Policy> && attention::always_visible<Policy>;
   const int rows = ceil_to(h.length, panel_keys), rows_of_sums = rows + tile_keys;
@@ -148,9 +152,9 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
     for (int c = 0; c < tile_queries * padded; ++c) d_queries[c] = 0;
     float along[tile_queries], d_gate[tile_queries]{};  // along: sum over keys of p dp, which is d_out . out
     for (int i = 0; i < count; ++i) {
-      float const* const row = out + (q0 + i) * out_stride;
+      E const* const row = out + (q0 + i) * out_stride;
       float sum = 0;
-      for (int c = 0; c < HeadWidth; ++c) sum += row[c] * d_context[i * padded + c];
+      for (int c = 0; c < HeadWidth; ++c) sum += static_cast<float>(row[c]) * d_context[i * padded + c];
       along[i] = sum;
     }
     const auto range = attention::keys_of(Policy::span, q0, q0 + count, h.length);
@@ -218,14 +222,14 @@ SOTTO_NOINLINE void attention_head_back(AttentionHead const& h, float const* out
       tile_times_rows<1, tile_keys, padded>(columns, count, p, d_context, d_values + first * padded);
     }
     for (int i = 0; i < count; ++i) {
-      for (int c = 0; c < HeadWidth; ++c) dq[(q0 + i) * d_stride + c] = d_queries[i * padded + c] * h.scale;
-      if constexpr (Policy::gates > 0) d_gates[(q0 + i) * d_gate_stride] = d_gate[i];
+      for (int c = 0; c < HeadWidth; ++c) dq[(q0 + i) * d_stride + c] = stored<E>(d_queries[i * padded + c] * h.scale);
+      if constexpr (Policy::gates > 0) d_gates[(q0 + i) * d_gate_stride] = stored<E>(d_gate[i]);
     }
   }
   for (int i = 0; i < h.length; ++i)
     for (int c = 0; c < HeadWidth; ++c) {
-      dk[i * d_stride + c] = d_keys[i * padded + c];
-      dv[i * d_stride + c] = d_values[i * padded + c];
+      dk[i * d_stride + c] = stored<E>(d_keys[i * padded + c]);
+      dv[i * d_stride + c] = stored<E>(d_values[i * padded + c]);
     }
 }
 
@@ -251,25 +255,25 @@ template <int HeadWidth> constexpr std::size_t attention_scratch(int longest) {
 /// heads], or {} if Policy has none. out: [rows, heads HeadWidth]. log_sum: [rows, heads], the
 /// logarithm of the softmax's denominator (0 where a query sees no key). scratch:
 /// [attention_scratch<HeadWidth>(lane.longest)], at a multiple of 64 bytes.
-template <class Policy, int HeadWidth>
-void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv, float const* table,
-               Matrix<float const> gates, Matrix<float> out, Matrix<float> log_sum, float* scratch) {
+template <class Policy, int HeadWidth, class E>
+void attention(Lane<int> const& lane, int heads, float scale, In<E> qkv, float const* table, In<E> gates, Matrix<E> out,
+               Matrix<float> log_sum, float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
-      float const* const q = qkv.row(first) + h * HeadWidth;
-      const detail::AttentionHead one{lane.offsets[s + 1] - first,
-                                      h,
-                                      scale,
-                                      q,
-                                      q + heads * HeadWidth,
-                                      q + 2 * heads * HeadWidth,
-                                      table,
-                                      Policy::gates > 0 ? gates.row(first) + h : nullptr,
-                                      qkv.stride,
-                                      gates.stride,
-                                      scratch};
+      E const* const q = qkv.row(first) + h * HeadWidth;
+      const detail::AttentionHead<E> one{lane.offsets[s + 1] - first,
+                                         h,
+                                         scale,
+                                         q,
+                                         q + heads * HeadWidth,
+                                         q + 2 * heads * HeadWidth,
+                                         table,
+                                         Policy::gates > 0 ? gates.row(first) + h : nullptr,
+                                         qkv.stride,
+                                         gates.stride,
+                                         scratch};
       detail::attention_head<Policy, HeadWidth>(one, out.row(first) + h * HeadWidth, out.stride, log_sum.row(first) + h,
                                                 log_sum.stride);
     }
@@ -278,28 +282,27 @@ void attention(Lane<int> const& lane, int heads, float scale, Matrix<float const
 /// Backward of attention(), whose arguments and results it is given. d_qkv is overwritten. d_table:
 /// [Policy::table(heads)], added to, or null. d_gates: [rows, heads], overwritten, or {} if Policy
 /// has none. Sums run in a fixed order.
-template <class Policy, int HeadWidth>
-void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float const> qkv, float const* table,
-                    Matrix<float const> gates, Matrix<float const> out, Matrix<float const> d_out,
-                    Matrix<float const> log_sum, Matrix<float> d_qkv, float* d_table, Matrix<float> d_gates,
-                    float* scratch) {
+template <class Policy, int HeadWidth, class E>
+void attention_back(Lane<int> const& lane, int heads, float scale, In<E> qkv, float const* table, In<E> gates,
+                    In<E> out, In<E> d_out, Matrix<float const> log_sum, Matrix<E> d_qkv, float* d_table,
+                    Matrix<std::type_identity_t<E>> d_gates, float* scratch) {
   static_assert(HeadWidth % 8 == 0 && HeadWidth > 0 && HeadWidth <= 128);
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
-      float const* const q = qkv.row(first) + h * HeadWidth;
-      float* const dq = d_qkv.row(first) + h * HeadWidth;
-      const detail::AttentionHead one{lane.offsets[s + 1] - first,
-                                      h,
-                                      scale,
-                                      q,
-                                      q + heads * HeadWidth,
-                                      q + 2 * heads * HeadWidth,
-                                      table,
-                                      Policy::gates > 0 ? gates.row(first) + h : nullptr,
-                                      qkv.stride,
-                                      gates.stride,
-                                      scratch};
+      E const* const q = qkv.row(first) + h * HeadWidth;
+      E* const dq = d_qkv.row(first) + h * HeadWidth;
+      const detail::AttentionHead<E> one{lane.offsets[s + 1] - first,
+                                         h,
+                                         scale,
+                                         q,
+                                         q + heads * HeadWidth,
+                                         q + 2 * heads * HeadWidth,
+                                         table,
+                                         Policy::gates > 0 ? gates.row(first) + h : nullptr,
+                                         qkv.stride,
+                                         gates.stride,
+                                         scratch};
       detail::attention_head_back<Policy, HeadWidth>(
           one, out.row(first) + h * HeadWidth, d_out.row(first) + h * HeadWidth, out.stride, log_sum.row(first) + h,
           log_sum.stride, dq, dq + heads * HeadWidth, dq + 2 * heads * HeadWidth, d_qkv.stride, d_table,
@@ -310,11 +313,11 @@ void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<float 
 }  // namespace sotto::cpu::inline SOTTO_ABI
 
 namespace sotto::cpu::detail::inline SOTTO_ABI {
-template <class Policy, int HeadWidth>
-SOTTO_ALWAYS_INLINE void raw_gates(float const* x, Matrix<float const> weight, Array<float const> bias, float* raw) {
+template <class Policy, int HeadWidth, class E>
+SOTTO_ALWAYS_INLINE void raw_gates(E const* x, Matrix<float const> weight, Array<float const> bias, float* raw) {
   for (int g = 0; g < Policy::gates; ++g) {
     float sum = bias.begin[g];
-    for (int c = 0; c < HeadWidth; ++c) sum += x[c] * weight.row(g)[c];
+    for (int c = 0; c < HeadWidth; ++c) sum += static_cast<float>(x[c]) * weight.row(g)[c];
     raw[g] = sum;
   }
 }
@@ -325,41 +328,43 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// gates [rows, heads]: Policy::gate() of the raw values x_h weight^T + bias, where x_h is head h's
 /// slice of the block's input x [rows, heads HeadWidth]. HeadWidth: the true one. weight:
 /// [Policy::gates, HeadWidth]; bias: [Policy::gates]; constant: [heads].
-template <class Policy, int HeadWidth>
-void attention_gates(Matrix<float const> x, Matrix<float const> weight, Array<float const> bias,
-                     Array<float const> constant, Matrix<float> gates) {
+template <class Policy, int HeadWidth, class E>
+void attention_gates(In<E> x, Matrix<float const> weight, Array<float const> bias, Array<float const> constant,
+                     Matrix<E> gates) {
   for (int i = 0; i < x.rows; ++i)
     for (int h = 0; h < gates.columns; ++h) {
       float raw[Policy::gates];
       detail::raw_gates<Policy, HeadWidth>(x.row(i) + h * HeadWidth, weight, bias, raw);
-      gates.row(i)[h] = attention::gated<Policy>(raw, constant.begin[h]);
+      gates.row(i)[h] = stored<E>(attention::gated<Policy>(raw, constant.begin[h]));
     }
 }
 
 /// Backward of attention_gates(); everything is added to: dx, d_weight, d_bias, d_constant.
-template <class Policy, int HeadWidth>
-void attention_gates_back(Matrix<float const> x, Matrix<float const> weight, Array<float const> bias,
-                          Array<float const> constant, Matrix<float const> d_gates, Matrix<float> dx,
-                          Matrix<float> d_weight, Array<float> d_bias, Array<float> d_constant) {
+template <class Policy, int HeadWidth, class E>
+void attention_gates_back(In<E> x, Matrix<float const> weight, Array<float const> bias, Array<float const> constant,
+                          In<E> d_gates, Matrix<E> dx, Matrix<float> d_weight, Array<float> d_bias,
+                          Array<float> d_constant) {
   for (int i = 0; i < x.rows; ++i)
     for (int h = 0; h < d_gates.columns; ++h) {
-      float const* const slice = x.row(i) + h * HeadWidth;
-      float* const d_slice = dx.row(i) + h * HeadWidth;
+      E const* const slice = x.row(i) + h * HeadWidth;
+      E* const d_slice = dx.row(i) + h * HeadWidth;
       float raw[Policy::gates];
       detail::raw_gates<Policy, HeadWidth>(slice, weight, bias, raw);
       const auto slope = attention::gate_slope<Policy>(raw, constant.begin[h]);
-      const float d = d_gates.row(i)[h];
+      const auto d = static_cast<float>(d_gates.row(i)[h]);
       d_constant.begin[h] += d * slope.by_constant;
+      float along[HeadWidth] = {};
       for (int g = 0; g < Policy::gates; ++g) {
         const float by_raw = d * slope.by_raw[g];
         float const* const w = weight.row(g);
         float* const dw = d_weight.row(g);
         d_bias.begin[g] += by_raw;
         for (int c = 0; c < HeadWidth; ++c) {
-          d_slice[c] += by_raw * w[c];
-          dw[c] += by_raw * slice[c];
+          along[c] += by_raw * w[c];
+          dw[c] += by_raw * static_cast<float>(slice[c]);
         }
       }
+      for (int c = 0; c < HeadWidth; ++c) d_slice[c] = stored<E>(static_cast<float>(d_slice[c]) + along[c]);
     }
 }
 

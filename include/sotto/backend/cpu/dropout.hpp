@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include <sotto/backend/cpu/simd.hpp>
 #include <sotto/config.hpp>
 #include <sotto/core/philox.hpp>
 #include <sotto/core/views.hpp>
@@ -11,18 +12,10 @@
 
 namespace sotto::cpu::detail::inline SOTTO_ABI {
 
-#ifdef __AVX512F__
-inline constexpr int dropout_bytes = 64;
-#elif defined(__AVX2__)
-inline constexpr int dropout_bytes = 32;
-#else
-inline constexpr int dropout_bytes = 16;
-#endif
+inline constexpr int dropout_bytes = 4 * lanes;
 inline constexpr int dropout_blocks = dropout_bytes / 8;     // Philox blocks at a time...
 inline constexpr int dropout_channels = 4 * dropout_blocks;  // ...and the channels they decide
 using DropoutWide = std::uint64_t __attribute__((vector_size(dropout_bytes)));
-using DropoutWords = std::uint32_t __attribute__((vector_size(dropout_bytes)));
-using DropoutFloats = float __attribute__((vector_size(dropout_bytes)));
 
 // The 64-bit products of the lower halves. GNU vectors cannot say that: a plain 64-bit product costs three of these.
 SOTTO_ALWAYS_INLINE DropoutWide multiply_low_halves(DropoutWide a, std::uint32_t b) {
@@ -64,8 +57,7 @@ template <int First> SOTTO_ALWAYS_INLINE DropoutWide interleave(DropoutWide a, D
 // 64-bit lanes, where one multiplication gives both halves of a product; what the upper halves hold
 // does not matter until the end.
 SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, std::uint32_t frame,
-                                       std::uint32_t utterance, std::uint32_t cursor, DropoutWords& low,
-                                       DropoutWords& high) {
+                                       std::uint32_t utterance, std::uint32_t cursor, VecBits& low, VecBits& high) {
   DropoutWide c0 = dropout_lane_numbers() + static_cast<std::uint64_t>(first_counter);
   DropoutWide c1 = DropoutWide{} + frame, c2 = DropoutWide{} + utterance, c3 = DropoutWide{} + cursor;
   std::uint32_t k0 = key.key0, k1 = key.key1;
@@ -80,20 +72,14 @@ SOTTO_ALWAYS_INLINE void dropout_words(Philox key, std::uint32_t first_counter, 
     k1 += 0xBB67AE85u;
   }
   const DropoutWide first = (c0 & 0xffffffffull) | (c1 << 32), second = (c2 & 0xffffffffull) | (c3 << 32);
-  low = reinterpret_cast<DropoutWords>(interleave<0>(first, second));
-  high = reinterpret_cast<DropoutWords>(interleave<dropout_blocks / 2>(first, second));
-}
-
-SOTTO_ALWAYS_INLINE DropoutFloats load_floats(float const* p) {
-  DropoutFloats v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
+  low = reinterpret_cast<VecBits>(interleave<0>(first, second));
+  high = reinterpret_cast<VecBits>(interleave<dropout_blocks / 2>(first, second));
 }
 
 // scale * x where kept, 0 elsewhere.
-SOTTO_ALWAYS_INLINE DropoutFloats kept_part(DropoutFloats x, DropoutWords words, std::uint32_t threshold, float scale) {
-  const auto mask = reinterpret_cast<DropoutWords>(words >= (DropoutWords{} + threshold));
-  return reinterpret_cast<DropoutFloats>(reinterpret_cast<DropoutWords>(x * scale) & mask);
+SOTTO_ALWAYS_INLINE Vec kept_part(Vec x, VecBits words, std::uint32_t threshold, float scale) {
+  const auto mask = reinterpret_cast<VecBits>(words >= (VecBits{} + threshold));
+  return reinterpret_cast<Vec>(reinterpret_cast<VecBits>(x * scale) & mask);
 }
 
 }  // namespace sotto::cpu::detail::inline SOTTO_ABI
@@ -104,8 +90,9 @@ namespace sotto::cpu::inline SOTTO_ABI {
 /// others by 1 / (1 - p). The mask is dropout_kept()'s: a function of key (of the seed), cursor
 /// (the step), site (< 2^20: where in the network), utterance, frame and channel (< 16384).
 /// Backward: the same call on the gradients.
-inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor, std::uint32_t site, float p,
-                                   Matrix<float> x) {
+template <class E>
+SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint32_t cursor, std::uint32_t site, float p,
+                            Matrix<E> x) {
   using namespace detail;
   if (!(p > 0)) return;
   const std::uint32_t threshold = dropout_threshold(p);
@@ -115,24 +102,22 @@ inline SOTTO_NOINLINE void dropout(Lane<int> const& lane, Philox key, std::uint3
     const auto utterance = static_cast<std::uint32_t>(lane.utterances[s]);
     for (int i = lane.offsets[s]; i < lane.offsets[s + 1]; ++i) {
       const auto frame = static_cast<std::uint32_t>(lane.starts[s] + (i - lane.offsets[s]));
-      float* const row = x.row(i);
-      DropoutWords words[2];
+      E* const row = x.row(i);
+      VecBits words[2];
       for (int j = 0; j < whole; j += dropout_channels) {
         dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(j) / 4), frame, utterance, cursor, words[0],
                       words[1]);
-        DropoutFloats first = kept_part(load_floats(row + j), words[0], threshold, scale);
-        DropoutFloats second = kept_part(load_floats(row + j + half), words[1], threshold, scale);
-        std::memcpy(row + j, &first, sizeof first);
-        std::memcpy(row + j + half, &second, sizeof second);
+        store(row + j, kept_part(load(row + j), words[0], threshold, scale));
+        store(row + j + half, kept_part(load(row + j + half), words[1], threshold, scale));
       }
       if (whole < x.columns) {
-        std::uint32_t tail[dropout_channels];
         dropout_words(key, dropout_counter(site, static_cast<std::uint32_t>(whole) / 4), frame, utterance, cursor,
                       words[0], words[1]);
-        std::memcpy(tail, words, sizeof tail);
-        for (int j = whole; j < x.columns; ++j) {
-          row[j] = tail[j - whole] >= threshold ? row[j] * scale : 0.0f;
-        }
+        const int n = x.columns - whole;
+        store_part(row + whole, kept_part(load_part(row + whole, n), words[0], threshold, scale), n);
+        if (n > half)
+          store_part(row + whole + half, kept_part(load_part(row + whole + half, n - half), words[1], threshold, scale),
+                     n - half);
       }
     }
   }

@@ -81,6 +81,11 @@ inline SOTTO_NOINLINE void adamw(Array<float> values, Array<float const> gradien
   if (whole < values.size) update(whole, static_cast<int>(values.size - whole));
 }
 
+/// to += from.
+inline SOTTO_NOINLINE void add(Array<float const> from, Array<float> to) {
+  for (std::size_t i = 0; i < to.size; ++i) to.begin[i] += from.begin[i];
+}
+
 /// The sum of squares, in double and in an order that depends on the size alone: eight running sums
 /// over each block of 4096 numbers, added in a fixed tree, the blocks in order.
 inline SOTTO_NOINLINE double squared_norm(Array<float const> x) {

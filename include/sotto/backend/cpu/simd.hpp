@@ -1,16 +1,20 @@
 // Vectors of floats in GNU vector extensions, as wide as the target's registers, and the functions
-// that hot loops need.
+// that hot loops need. Memory holds floats or bf16: arithmetic is in floats either way.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <sotto/config.hpp>
+#include <sotto/core/bf16.hpp>
+#include <sotto/core/views.hpp>
 
 namespace sotto::cpu::inline SOTTO_ABI {
 
 #if defined(__AVX512F__)
 inline constexpr int lanes = 16;
-#elif defined(__AVX__)
+#elif defined(__AVX2__)  // AVX alone has no integers as wide
 inline constexpr int lanes = 8;
 #else
 inline constexpr int lanes = 4;
@@ -20,16 +24,52 @@ using Vec = float __attribute__((vector_size(lanes * 4)));
 /// `lanes` ints: what comparing two Vecs gives, -1 where true.
 using VecInt = int __attribute__((vector_size(lanes * 4)));
 
+/// `lanes` bit patterns, and `lanes` bf16.
+using VecBits = std::uint32_t __attribute__((vector_size(lanes * 4)));
+using VecHalves = std::uint16_t __attribute__((vector_size(lanes * 2)));
+
 SOTTO_ALWAYS_INLINE Vec load(float const* p) {
   Vec v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
 SOTTO_ALWAYS_INLINE void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline SOTTO_NOINLINE Vec load_tail(float const* p, int n) {
+SOTTO_ALWAYS_INLINE Vec load(bf16 const* p) {
+  VecHalves halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return reinterpret_cast<Vec>(__builtin_convertvector(halves, VecBits) << 16);
+}
+/// Rounded to nearest, ties to even; a NaN stays one.
+SOTTO_ALWAYS_INLINE VecHalves to_halves(Vec v) {
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+  VecHalves halves;
+  __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(v));
+  return halves;
+#else
+  const auto bits = reinterpret_cast<VecBits>(v);
+  const VecBits rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, quiet = bits >> 16 | 0x40u;
+  return __builtin_convertvector(v == v ? rounded : quiet, VecHalves);
+#endif
+}
+SOTTO_ALWAYS_INLINE void store(bf16* p, Vec v) {
+  const VecHalves halves = to_halves(v);
+  std::memcpy(p, &halves, sizeof halves);
+}
+/// A parameter that an argument converts to: another one says what E is.
+template <class E> using In = Matrix<std::type_identity_t<E> const>;
+
+/// One number as memory of E holds it.
+template <class E> SOTTO_ALWAYS_INLINE E stored(float x) {
+  if constexpr (std::is_same_v<E, bf16>)
+    return bf16::of(x);
+  else
+    return x;
+}
+
+template <class E> SOTTO_NOINLINE Vec load_tail(E const* p, int n) {
   // by powers of two: a copy of a size known only at run time is a call
-  float part[lanes] = {};
-  float* to = part;
+  E part[lanes] = {};
+  E* to = part;
   const auto piece = [&](int size) {
     if ((n & size) == 0) return;
     for (int i = 0; i < size; ++i) to[i] = p[i];
@@ -42,10 +82,10 @@ inline SOTTO_NOINLINE Vec load_tail(float const* p, int n) {
   piece(1);
   return load(part);
 }
-inline SOTTO_NOINLINE void store_tail(float* p, Vec v, int n) {
-  float part[lanes];
+template <class E> SOTTO_NOINLINE void store_tail(E* p, Vec v, int n) {
+  E part[lanes];
   store(part, v);
-  float const* from = part;
+  E const* from = part;
   const auto piece = [&](int size) {
     if ((n & size) == 0) return;
     for (int i = 0; i < size; ++i) p[i] = from[i];
@@ -57,10 +97,14 @@ inline SOTTO_NOINLINE void store_tail(float* p, Vec v, int n) {
   piece(2);
   piece(1);
 }
-/// The first n floats, zeros beyond; memory beyond is not touched. The end of a row: a call, so that loops stay small.
-SOTTO_ALWAYS_INLINE Vec load_part(float const* p, int n) { return n >= lanes ? load(p) : load_tail(p, n); }
-/// The first n floats of v; memory beyond is not touched.
-SOTTO_ALWAYS_INLINE void store_part(float* p, Vec v, int n) { n >= lanes ? store(p, v) : store_tail(p, v, n); }
+/// The first n numbers, zeros beyond; memory beyond is not touched. The end of a row: a call, so that loops stay small.
+template <class E> SOTTO_ALWAYS_INLINE Vec load_part(E const* p, int n) {
+  return n >= lanes ? load(p) : load_tail(p, n);
+}
+/// The first n numbers of v; memory beyond is not touched.
+template <class E> SOTTO_ALWAYS_INLINE void store_part(E* p, Vec v, int n) {
+  n >= lanes ? store(p, v) : store_tail(p, v, n);
+}
 SOTTO_ALWAYS_INLINE Vec splat(float x) {
   Vec v;
   for (int i = 0; i < lanes; ++i) v[i] = x;  // Vec{} + x would be a real addition: -0 + 0

@@ -405,6 +405,9 @@ template <class Scalar> class Reference {
     for (std::size_t i = 0; i < x.size; ++i) total += static_cast<double>(real(x.begin[i]) * real(x.begin[i]));
     return total;
   }
+  void add(Array<T const> from, Array<T> to) {
+    for (std::size_t i = 0; i < to.size; ++i) to.begin[i] += from.begin[i];
+  }
 
  private:
   static constexpr std::size_t size(int n) { return static_cast<std::size_t>(n); }

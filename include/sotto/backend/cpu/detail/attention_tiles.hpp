@@ -84,11 +84,10 @@ SOTTO_ALWAYS_INLINE void tile_times_rows(int rows, int depth, float const* tile,
 
 // Copies rows [count, HeadWidth] times scale to rows [.., Padded], and clears what the copy leaves:
 // the columns from HeadWidth on, and the rows [count, rows).
-template <int HeadWidth, int Padded>
-SOTTO_ALWAYS_INLINE void pack_rows(float const* from, std::ptrdiff_t stride, int count, float scale, int rows,
-                                   float* to) {
+template <int HeadWidth, int Padded, class E>
+SOTTO_ALWAYS_INLINE void pack_rows(E const* from, std::ptrdiff_t stride, int count, float scale, int rows, float* to) {
   for (int i = 0; i < count; ++i) {
-    for (int c = 0; c < HeadWidth; ++c) to[i * Padded + c] = from[i * stride + c] * scale;
+    for (int c = 0; c < HeadWidth; ++c) to[i * Padded + c] = static_cast<float>(from[i * stride + c]) * scale;
     for (int c = HeadWidth; c < Padded; ++c) to[i * Padded + c] = 0;
   }
   for (int i = count * Padded; i < rows * Padded; ++i) to[i] = 0;
