@@ -195,7 +195,7 @@ SOTTO_NOINLINE void convolution_gradient(GroupedConvolution const& s, Lane<int> 
             Kernel::multiply_transposed(rows, at.columns,
                                         {units_of<Kernel>(k), left, Kernel::left_stride, units + begin,
                                          static_cast<std::ptrdiff_t>(Kernel::depth) * c},
-                                        tile);
+                                        tile, panel_columns);
             detail::finish_tile<float>(tile, at, {.kind = Epilogue<float>::Kind::accumulate}, {}, sum);
           }
         }

@@ -257,17 +257,17 @@ template <class Storage> class Cpu {
   template <class Policy, int HeadWidth>
   void attention(Lane<int> const& lane, int heads, Matrix<Storage const> query_key_value, Array<float const> table,
                  Matrix<Storage const> gates, Matrix<Storage> out, Matrix<float> log_sum) {
-    cpu::attention<Policy, padded(HeadWidth), Storage>(lane, heads, scale(HeadWidth), query_key_value, table.begin,
-                                                       gates, out, log_sum, attention_scratch<HeadWidth>(lane));
+    cpu::attention<Policy, padded(HeadWidth), Kernel>(lane, heads, scale(HeadWidth), query_key_value, table.begin,
+                                                      gates, out, log_sum, attention_scratch<HeadWidth>(lane));
   }
   template <class Policy, int HeadWidth>
   void attention_back(Lane<int> const& lane, int heads, Matrix<Storage const> query_key_value, Array<float const> table,
                       Matrix<Storage const> gates, Matrix<Storage const> out, Matrix<Storage const> d_out,
                       Matrix<float const> log_sum, Matrix<Storage> d_query_key_value, Array<float> d_table,
                       Matrix<Storage> d_gates) {
-    cpu::attention_back<Policy, padded(HeadWidth), Storage>(lane, heads, scale(HeadWidth), query_key_value, table.begin,
-                                                            gates, out, d_out, log_sum, d_query_key_value,
-                                                            d_table.begin, d_gates, attention_scratch<HeadWidth>(lane));
+    cpu::attention_back<Policy, padded(HeadWidth), Kernel>(lane, heads, scale(HeadWidth), query_key_value, table.begin,
+                                                           gates, out, d_out, log_sum, d_query_key_value, d_table.begin,
+                                                           d_gates, attention_scratch<HeadWidth>(lane));
   }
   template <class Policy, class Gate>
   void attention_gates(Matrix<Storage const> x, Gate const& w, Matrix<Storage> gates) {
@@ -352,8 +352,8 @@ template <class Storage> class Cpu {
     for (int j = 0; j < rows; ++j) sum += static_cast<double>(v[j * taps + k]) * static_cast<double>(v[j * taps + k]);
     return std::sqrt(sum);
   }
-  template <int HeadWidth> float* attention_scratch(Lane<int> const& lane) {
-    return scratch_.template take<float>(cpu::attention_scratch<padded(HeadWidth)>(lane.longest));
+  template <int HeadWidth> std::byte* attention_scratch(Lane<int> const& lane) {
+    return scratch_.template take<std::byte>(cpu::attention_scratch<Kernel, padded(HeadWidth)>(lane.longest));
   }
   /// sin and cos by frame and channel, made as far as they were needed.
   class Sinusoids {

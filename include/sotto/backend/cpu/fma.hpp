@@ -25,9 +25,10 @@ template <class Left, class Unit> struct Strip {
   std::ptrdiff_t b_stride;  ///< from step to step
 };
 
-/// tile [M, panel_columns] = A [M, k] B [k, Vectors * lanes]. A transposed lies as [k, M].
+/// C [M, Vectors * lanes] = A [M, k] B. A transposed lies as [k, M].
 template <class Kernel, int M, int Vectors, bool Transposed>
-SOTTO_NOINLINE void micro(Strip<typename Kernel::Left, typename Kernel::Unit> const& strip, float* tile) {
+SOTTO_NOINLINE void micro(Strip<typename Kernel::Left, typename Kernel::Unit> const& strip, float* c,
+                          std::ptrdiff_t c_stride) {
   using Left = typename Kernel::Left;
   Left const* a = strip.a;
   auto const* b = strip.b;
@@ -59,18 +60,19 @@ SOTTO_NOINLINE void micro(Strip<typename Kernel::Left, typename Kernel::Unit> co
       for (int q = 0; q < bases; ++q) ++base[q];
   }
 #pragma GCC unroll 12
-  for (int i = 0; i < M; ++i)
+  for (int i = 0; i < M; ++i, c += c_stride)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) store(tile + i * panel_columns + v * lanes, sum[i][v]);
+    for (int v = 0; v < Vectors; ++v) store(c + v * lanes, sum[i][v]);
 }
 
 template <class Kernel, int Vectors, bool Transposed>
-inline void micro_rows(int rows, Strip<typename Kernel::Left, typename Kernel::Unit> strip, float* tile) {
+inline void micro_rows(int rows, Strip<typename Kernel::Left, typename Kernel::Unit> strip, float* c,
+                       std::ptrdiff_t c_stride) {
   const auto step = [&]<int M>() {
-    micro<Kernel, M, Vectors, Transposed>(strip, tile);
+    micro<Kernel, M, Vectors, Transposed>(strip, c, c_stride);
     rows -= M;
     strip.a += Transposed ? M : M * strip.a_stride;
-    tile += M * panel_columns;
+    c += M * c_stride;
   };
   if (rows == Kernel::rows) return step.template operator()<Kernel::rows>();
   while (rows >= 4) step.template operator()<4>();
@@ -78,25 +80,25 @@ inline void micro_rows(int rows, Strip<typename Kernel::Left, typename Kernel::U
   if (rows >= 1) step.template operator()<1>();
 }
 
-/// What kernels share that multiply in registers. A tile has at most Kernel::rows rows and panel_columns columns; what
-/// stands beyond its columns is undefined.
+/// What kernels share that multiply in registers: C [rows, columns] = A B, for at most Kernel::rows rows and
+/// panel_columns columns. Whole vectors of columns are written.
 template <class Kernel, class Left, class Unit> struct RegisterKernel {
-  static void multiply(int rows, int columns, Strip<Left, Unit> const& strip, float* tile) {
-    multiplied<false>(rows, columns, strip, tile);
+  static void multiply(int rows, int columns, Strip<Left, Unit> const& strip, float* c, std::ptrdiff_t c_stride) {
+    multiplied<false>(rows, columns, strip, c, c_stride);
   }
-  static void multiply_transposed(int rows, int columns, Strip<Left, Unit> const& strip, float* tile) {
-    multiplied<true>(rows, columns, strip, tile);
+  static void multiply_transposed(int rows, int columns, Strip<Left, Unit> const& strip, float* c,
+                                  std::ptrdiff_t c_stride) {
+    multiplied<true>(rows, columns, strip, c, c_stride);
   }
-
   struct Session {};
 
  private:
   template <bool Transposed>
-  static void multiplied(int rows, int columns, Strip<Left, Unit> const& strip, float* tile) {
+  static void multiplied(int rows, int columns, Strip<Left, Unit> const& strip, float* c, std::ptrdiff_t c_stride) {
     if (columns > lanes)
-      micro_rows<Kernel, 2, Transposed>(rows, strip, tile);
+      micro_rows<Kernel, 2, Transposed>(rows, strip, c, c_stride);
     else
-      micro_rows<Kernel, 1, Transposed>(rows, strip, tile);
+      micro_rows<Kernel, 1, Transposed>(rows, strip, c, c_stride);
   }
 };
 

@@ -221,7 +221,7 @@ SOTTO_NOINLINE void product(Matrix<typename Kernel::Number const> a, Panels<Kern
               for (int t = 0; t < k; t += 64 / static_cast<int>(sizeof(Number)))
                 __builtin_prefetch(a.row(i + ahead) + p + t, 0, 2);
           strip.b = b.panel(j / panel_columns, u);
-          Kernel::multiply(rows, at.columns, strip, tile);
+          Kernel::multiply(rows, at.columns, strip, tile, panel_columns);
           if (last)
             detail::finish_tile<Number>(tile, at, e, earlier, c);
           else
@@ -263,7 +263,8 @@ SOTTO_NOINLINE void weight_gradient(Matrix<typename Kernel::Number const> dy, Ma
           detail::prefetch(dw, at);
           Kernel::multiply_transposed(
               rows, at.columns,
-              {panels.units(), left, Kernel::left_stride, panels.panel(j / panel_columns, 0), panel_columns}, tile);
+              {panels.units(), left, Kernel::left_stride, panels.panel(j / panel_columns, 0), panel_columns}, tile,
+              panel_columns);
           detail::finish_tile<float>(tile, at, {.kind = Epilogue<float>::Kind::accumulate}, {}, dw);
         }
       }

@@ -109,11 +109,14 @@ template <class Registers> struct Tiles : detail::PairUnits {
   static constexpr int step = 16, rows = 32, most_units = 512, gradient_units = 384;
   static constexpr int left_stride = gradient_units + 16, left_size = rows * left_stride;
 
-  /// tile = A B; numbers beyond `rows` and `columns` are undefined.
-  static SOTTO_NOINLINE void multiply(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* tile) {
+  /// C = A B. 16 or 32 rows of A are read and of C are written, 16 or 32 columns: what is beyond `rows` and `columns`
+  /// there is undefined.
+  static SOTTO_NOINLINE void multiply(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* c,
+                                      std::ptrdiff_t c_stride) {
     static_assert(panel_columns == 32, "sotto: tiles need vectors of 16 floats");
-    constexpr std::ptrdiff_t unit = sizeof(Unit), row = panel_columns * unit;
-    const std::ptrdiff_t a_bytes = strip.a_stride * unit, b_bytes = strip.b_stride * unit;
+    constexpr std::ptrdiff_t unit = sizeof(Unit);
+    const std::ptrdiff_t a_bytes = strip.a_stride * unit, b_bytes = strip.b_stride * unit,
+                         c_bytes = c_stride * static_cast<std::ptrdiff_t>(sizeof(float));
     const bool lower = rows > 16, right = columns > 16;
     Registers::template zero<0>();
     if (right) Registers::template zero<1>();
@@ -135,14 +138,15 @@ template <class Registers> struct Tiles : detail::PairUnits {
         if (right) Registers::template multiply<3, 5, 7>();
       }
     }
-    Registers::template store<0>(tile, row);
-    if (right) Registers::template store<1>(tile + 16, row);
-    if (lower) Registers::template store<2>(tile + 16 * panel_columns, row);
-    if (lower && right) Registers::template store<3>(tile + 16 * panel_columns + 16, row);
+    Registers::template store<0>(c, c_bytes);
+    if (right) Registers::template store<1>(c + 16, c_bytes);
+    if (lower) Registers::template store<2>(c + 16 * c_stride, c_bytes);
+    if (lower && right) Registers::template store<3>(c + 16 * c_stride + 16, c_bytes);
   }
   /// `left` lies transposed already.
-  static void multiply_transposed(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* tile) {
-    multiply(rows, columns, strip, tile);
+  static void multiply_transposed(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* c,
+                                  std::ptrdiff_t c_stride) {
+    multiply(rows, columns, strip, c, c_stride);
   }
   static void copy_row(bf16 const* from, int k, Left* to) {
     const int whole = k / 2;
