@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include <sotto/core/bf16.hpp>
 #include <sotto/nn/noise.hpp>
 #include <sotto/objective/masking.hpp>
 #include <sotto/optim/schedule.hpp>
@@ -40,8 +41,8 @@ struct PretrainRequest {
   sotto::OptimizerOptions optimizer{};
   sotto::HeldOutOptions held_out{};
   std::chrono::seconds save_every{300};
-  std::optional<int> gpu;  ///< which GPU trains; none: the processor
-  bool wide = false;       ///< on a GPU: numbers in fp32 rather than bf16
+  std::optional<int> gpu;                     ///< which GPU trains; none: the processor
+  std::optional<sotto::Precision> precision;  ///< none: the faster one, or that of the run which is resumed
 };
 
 struct ProbeRequest {

@@ -40,6 +40,7 @@ int demo(DemoRequest const& request) {
   pretrain.seed = request.seed;
   pretrain.threads = request.threads;
   pretrain.batch.rows = 1000;
+  pretrain.precision = sotto::Precision::fp32;  // the same table on every machine
   pretrain.command = text("sotto pretrain --model tiny --batch-rows 1000 --seed %llu --budget ",
                           static_cast<unsigned long long>(pretrain.seed)) +
                      pretrain.budget + " --data '" + pretrain.data.string() + "' --out '" + pretrain.out.string() + "'";

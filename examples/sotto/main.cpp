@@ -80,11 +80,12 @@ int run(int argc, char** argv) {
   p->add_option("--model", pretrain.model, "Name of a model; `sotto info` lists them")->required();
   p->add_option("--data", pretrain.data, "A folder of audio files (a folder in it a speaker), or a manifest.tsv")
       ->required();
-  std::string device = "cpu", precision = "bf16";
+  std::string device = "cpu", precision = "auto";
   p->add_option("--device", device, "cpu, cuda or cuda:N, the GPU number N")->capture_default_str();
-  p->add_option("--precision", precision, "Of a GPU's activations and products: bf16 or fp32")
+  p->add_option("--precision", precision,
+                "Of activations and products: fp32, bf16, or auto: what is faster here, and is said")
       ->capture_default_str()
-      ->check(CLI::IsMember({"bf16", "fp32"}));
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
   p->add_option("--budget", pretrain.budget, "1e13flop, 200updates, 2h-audio or 10min-wall")->required();
   p->add_option("--out", pretrain.out, "Directory for checkpoint.safetensors and report.html")->required();
   p->add_flag("--resume", pretrain.resume, "Go on from the checkpoint in --out, to the bit as if never interrupted");
@@ -205,11 +206,7 @@ int run(int argc, char** argv) {
   pretrain.batch.crop = std::chrono::milliseconds(std::lround(crop * 1000));
   pretrain.save_every = std::chrono::seconds(save_every);
   pretrain.exclude_test_split = !exclude_split.empty();
-  pretrain.wide = precision == "fp32";
-  if (device == "cpu" && p->count("--precision") > 0) {
-    std::fprintf(stderr, "sotto: --precision is of a GPU: add --device cuda; see `sotto pretrain --help`\n");
-    return program::usage_error;
-  }
+  if (precision != "auto") pretrain.precision = precision == "bf16" ? sotto::Precision::bf16 : sotto::Precision::fp32;
   if (device != "cpu") {
     int number = 0;
     const std::string_view digits = device.size() > 5 ? std::string_view(device).substr(5) : "0";

@@ -50,7 +50,9 @@ template <class Model> ModelFacts facts(InfoRequest const& request) {
 }
 
 template <class Model> RunEnd train(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch) {
-  return train_on<Model, sotto::Cpu<float>>(request, std::move(source), watch);
+  return request.precision == sotto::Precision::bf16
+             ? train_on<Model, sotto::Cpu<sotto::bf16>>(request, std::move(source), watch)
+             : train_on<Model, sotto::Cpu<float>>(request, std::move(source), watch);
 }
 
 template <class Model> std::unique_ptr<sotto::probe::FeatureExtractor> untrained_features(std::uint64_t seed) {

@@ -51,6 +51,7 @@ struct RunStart {
   sotto::Flops next_step{};
   double next_step_seconds = 0;  ///< of audio
   int slots = 0;
+  sotto::Precision precision{};
 };
 
 /// Who watches a run.

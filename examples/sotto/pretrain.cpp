@@ -1,6 +1,7 @@
 // sotto pretrain
 #include <algorithm>
 
+#include <sotto/backend/cpu/precision.hpp>
 #include <sotto/core/error.hpp>
 
 #include "report.hpp"
@@ -46,13 +47,29 @@ void print_failure(char const* outcome, std::string const& reason) {
   print(line.str());
 }
 
-int train(PretrainRequest const& request, SignalWatch& signals) {
-  check(request);
-  if (request.gpu) {
-    const std::string name = expect_gpu(*request.gpu);
-    if (!request.json)
-      print(text("device   GPU %d, %s, in %s", *request.gpu, name.c_str(), request.wide ? "fp32" : "bf16"));
+/// The precision that a run trains in, and why.
+std::pair<sotto::Precision, std::string> chosen_precision(PretrainRequest const& request) {
+  using sotto::Precision;
+  if (request.precision) return {*request.precision, "as asked"};
+  if (request.resume) {  // written before precisions were said: fp32
+    std::string const* const found = sotto::Checkpoint::open(request.out).texts().find("run.precision");
+    return {found != nullptr && *found == name(Precision::bf16) ? Precision::bf16 : Precision::fp32, "as before"};
   }
+  if (request.gpu) return {Precision::bf16, "a GPU's faster one"};
+  const sotto::PrecisionRates rates = sotto::measure_precisions();
+  return {rates.faster(), text("a core multiplies at %.0f GFLOP/s in bf16, %.0f in fp32", rates.bf16, rates.fp32)};
+}
+
+int train(PretrainRequest const& asked, SignalWatch& signals) {
+  check(asked);
+  PretrainRequest request = asked;
+  if (request.gpu) {
+    const std::string gpu = expect_gpu(*request.gpu);
+    if (!request.json) print(text("device   GPU %d, %s", *request.gpu, gpu.c_str()));
+  }
+  const auto [precision, why] = chosen_precision(request);
+  request.precision = precision;
+  if (!request.json) print(text("numbers  %s: %s", name(precision), why.c_str()));
   sotto::CorpusOptions limits;
   limits.memory = static_cast<std::size_t>(request.memory_gib * static_cast<double>(1ull << 30));
   const sotto::Corpus corpus = sotto::Corpus::open(request.data, limits);

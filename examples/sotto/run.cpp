@@ -229,6 +229,7 @@ RunEnd run(PretrainRequest const& request, sotto::Corpus const& corpus, sotto::E
                 .add("budget", request.budget)
                 .add("budget_flops", start.budget.count)
                 .add("slots", start.slots)
+                .add("precision", name(start.precision))
                 .str());
       return;
     }

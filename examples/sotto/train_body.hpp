@@ -45,6 +45,7 @@ RunEnd train_on(PretrainRequest const& request, sotto::AnySource source, RunWatc
   start.next_step = trainer.next_step_cost();
   start.next_step_seconds = trainer.next_step_audio_seconds();
   start.slots = trainer.slots();
+  start.precision = trainer.precision();
   watch.on_start(start);
   RunEnd end;
   end.outcome = trainer.run();

@@ -1,6 +1,8 @@
 #include <sotto/frontend/filterbank.hpp>
 
+#include <bit>
 #include <complex>
+#include <limits>
 #include <numbers>
 
 #include <sotto/core/philox.hpp>
@@ -77,13 +79,49 @@ TEST_CASE("only whole frames count") {
   CHECK(energies(noise(300)).empty());
 }
 
-TEST_CASE("a frame's energies depend on its samples only, not on which frames are computed with it") {
-  const auto x = noise(400 + 160 * 40);
-  const auto all = energies(x);
-  for (const int first : {0, 1, 7, 40}) {
-    const auto alone = energies(std::span(x).subspan(static_cast<std::size_t>(160 * first), 400));
-    CHECK(std::equal(alone.begin(), alone.end(), all.begin() + 80 * first));
+TEST_CASE("a frame's energies depend on its samples only: not on its lane, nor on where a crop begins or ends") {
+  const auto x = noise(400 + 160 * 70 + 33);
+  for (const int offset : {0, 33}) {  // of the first frame: not a multiple of anything
+    const auto whole = std::span(x).subspan(static_cast<std::size_t>(offset));
+    const auto all = energies(whole);
+    for (int first = 0; first <= 2 * sotto::cpu::lanes; ++first)
+      for (const int frames : {1, 2, sotto::cpu::lanes - 1, sotto::cpu::lanes, sotto::cpu::lanes + 1, 37}) {
+        const auto crop =
+            whole.subspan(static_cast<std::size_t>(160 * first), static_cast<std::size_t>(240 + 160 * frames));
+        const auto found = energies(crop);
+        REQUIRE(found.size() == static_cast<std::size_t>(80 * frames));
+        CHECK(std::equal(found.begin(), found.end(), all.begin() + 80 * first));
+      }
   }
+}
+
+TEST_CASE("samples beyond the last frame that counts are not heard, whatever they are") {
+  auto x = noise(400 + 160 * 6);  // seven frames, of which stacks of four leave three
+  const auto expected = energies(x, 4);
+  std::fill(x.begin() + 400 + 160 * 3, x.end(), std::numeric_limits<float>::infinity());
+  CHECK(energies(x, 4) == expected);
+}
+
+TEST_CASE("the logarithm is within a unit in the last place of max(1, |ln x|), and two of ln x") {
+  constexpr std::uint32_t fraction = 1u << 23;
+  double worst = 0, worst_relative = 0;
+  for (std::uint32_t exponent = 1; exponent < 255; ++exponent) {
+    const std::uint32_t step = exponent == 126 || exponent == 127 ? 1 : 997;  // every number around 1
+    for (std::uint32_t at = 0; at < fraction; at += step * sotto::cpu::lanes) {
+      float x[sotto::cpu::lanes], found[sotto::cpu::lanes];
+      for (std::uint32_t i = 0; i < sotto::cpu::lanes; ++i)
+        x[i] = std::bit_cast<float>(exponent << 23 | (at + i * step) % fraction);
+      sotto::cpu::store(found, sotto::frontend::detail::log_of(sotto::cpu::load(x)));
+      for (int i = 0; i < sotto::cpu::lanes; ++i) {
+        const double expected = std::log(double{x[i]}), apart = std::abs(found[i] - expected);
+        const auto unit = [](double y) { return std::ldexp(1., std::ilogb(y) - 23); };
+        worst = std::max(worst, apart / unit(std::max(1., std::abs(expected))));
+        if (apart > 0) worst_relative = std::max(worst_relative, apart / unit(expected));  // ln 1 is 0, exactly
+      }
+    }
+  }
+  CHECK(worst <= 1);
+  CHECK(worst_relative <= 2);
 }
 
 TEST_CASE("successive frames are stacked side by side and an odd tail is dropped") {

@@ -9,8 +9,9 @@ namespace program {
 
 RunEnd train_on_gpu(PretrainRequest const& request, sotto::AnySource source, RunWatch const& watch) {
   return sotto::presets::All::visit(request.model, [&]<class S>() {
-    return request.wide ? train_on<S, sotto::Cuda<float>>(request, std::move(source), watch)
-                        : train_on<S, sotto::Cuda<sotto::bf16>>(request, std::move(source), watch);
+    return request.precision == sotto::Precision::fp32
+               ? train_on<S, sotto::Cuda<float>>(request, std::move(source), watch)
+               : train_on<S, sotto::Cuda<sotto::bf16>>(request, std::move(source), watch);
   });
 }
 

@@ -28,4 +28,10 @@ struct bf16 {
   }
 };
 
+/// What activations are kept in and products multiply. Parameters, gradients and sums are fp32 either way.
+enum class Precision { fp32, bf16 };
+SOTTO_ALWAYS_INLINE constexpr char const* name(Precision precision) {
+  return precision == Precision::bf16 ? "bf16" : "fp32";
+}
+
 }  // namespace sotto::inline SOTTO_API

@@ -86,7 +86,7 @@ class Filterbank {
     detail::MelScale::each_weight(bands_, [&](int bin, int band, double weight) {
       auto& of_band = weights[static_cast<std::size_t>(band)];
       if (of_band.empty()) first[static_cast<std::size_t>(band)] = bin;
-      of_band.push_back(static_cast<float>(weight));
+      of_band.push_back(static_cast<float>(weight) / PowerSpectrum::scale);
     });
     for (std::size_t band = 0; band < weights.size(); ++band) {
       ranges_.push_back({first[band], static_cast<int>(weights[band].size())});
@@ -108,7 +108,7 @@ class Filterbank {
 
   /// samples: 16 kHz, in [-1, 1]. out: [frames(samples) / stack, stack · bands()], stack successive
   /// frames a row, of which out's width is the measure; a tail of fewer than stack frames is
-  /// dropped. Error(usage) if out has another shape.
+  /// dropped. A frame's bits depend on its samples only. Error(usage) if out has another shape.
   SOTTO_NOINLINE void compute(std::span<float const> samples, Matrix<float> out) {
     const int stack = std::max(1, out.columns / bands_);
     const int rows = frames(static_cast<std::int64_t>(samples.size())) / stack;
@@ -118,7 +118,12 @@ class Filterbank {
     const int count = rows * stack;
     for (int first = 0; first < count; first += cpu::lanes) {
       const int together = std::min(cpu::lanes, count - first);
-      load(samples.data() + static_cast<std::ptrdiff_t>(first) * hop, together);
+      float const* from = samples.data() + static_cast<std::ptrdiff_t>(first) * hop;
+      if (together < cpu::lanes) {  // the end: silence follows
+        std::fill(std::copy_n(from, (together - 1) * hop + frame_samples, end_.begin()), end_.end(), 0.f);
+        from = end_.data();
+      }
+      load(from);
       spectrum_.compute(power_.data());
       float const* weight = weights_.data();
       for (int band = 0; band < bands_; ++band) {
@@ -138,39 +143,58 @@ class Filterbank {
 
  private:
   using PowerSpectrum = detail::PowerSpectrum;
+  // How many halves of hops the frames of all lanes span, and hops.
+  static constexpr int half = hop / 2, halves = 2 * (cpu::lanes - 1) + frame_samples / half, columns = (halves + 1) / 2;
+  static_assert(hop % 2 == 0 && frame_samples % half == 0 && half % 8 == 0);
   struct Range {
     int begin, size;
   };
 
-  /// Puts `together` frames, prepared, side by side into the lanes.
-  void load(float const* samples, int together) {
-    float* to = reinterpret_cast<float*>(spectrum_.sample(0));
-    for (int lane = 0; lane < cpu::lanes; ++lane) {
-      if (lane >= together) {
-        for (int i = 0; i < frame_samples; ++i) to[i * cpu::lanes + lane] = 0;
-        continue;
-      }
-      float const* x = samples + lane * hop;
-      // In double, so that a constant frame is exactly zero; in eight sums, so that they run side
-      // by side.
-      double sums[8]{};
-      for (int i = 0; i < frame_samples; i += 8)
-        for (int j = 0; j < 8; ++j) sums[j] += static_cast<double>(x[i + j]);
-      const auto mean = static_cast<float>(
-          (((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))) / frame_samples);
-      float prepared[frame_samples];
-      prepared[0] = window_[0] * ((x[0] - mean) - .97f * (x[0] - mean));
-      for (int i = 1; i < frame_samples; ++i)
-        prepared[i] = window_[static_cast<std::size_t>(i)] * ((x[i] - mean) - .97f * (x[i - 1] - mean));
-      for (int i = 0; i < frame_samples; ++i) to[i * cpu::lanes + lane] = prepared[i];
+  /// Puts frames, prepared, side by side into the lanes: the first is at `samples`, each next one `hop` later.
+  void load(float const* samples) {
+    // Frames overlap, and each sample is moved once: sample i of all of them is rows_[i mod hop], from column i / hop
+    // on. A frame's sum is that of five halves of hops, however many frames share them.
+    double sums[halves];
+    for (int k = 0; k < halves; ++k, samples += half) {
+      float* to = half_hop(k);
+      for (int i = 0; i < half; ++i) to[i * columns] = samples[i];
+      sums[k] = sum_of(samples);
     }
-    std::fill(spectrum_.sample(frame_samples), spectrum_.sample(0) + PowerSpectrum::samples, cpu::Vec{});
+    float means[cpu::lanes];
+    for (int lane = 0; lane < cpu::lanes; ++lane) {
+      double const* s = sums + 2 * lane;
+      means[lane] = static_cast<float>((((s[0] + s[1]) + (s[2] + s[3])) + s[4]) / frame_samples);
+    }
+    const cpu::Vec mean = cpu::load(means);
+    cpu::Vec* to = spectrum_.sample(0);
+    float const* window = window_.data();
+    cpu::Vec before = cpu::load(rows_.data()) - mean;
+    for (int k = 0; k < frame_samples / half; ++k) {
+      float const* from = half_hop(k);
+      for (int i = 0; i < half; ++i, from += columns) {
+        const cpu::Vec now = cpu::load(from) - mean;
+        *to++ = *window++ * (now - .97f * before);
+        before = now;
+      }
+    }
+    std::fill(to, spectrum_.sample(0) + PowerSpectrum::samples, cpu::Vec{});
+  }
+  /// Where the samples of rows_ begin that are k halves after the first frame's.
+  float* half_hop(int k) { return &rows_[static_cast<std::size_t>(k % 2 * half * columns + k / 2)]; }
+  /// Of half a hop, in double, so that a constant frame is exactly zero; in eight sums, so that they run side by side.
+  static double sum_of(float const* x) {
+    double sums[8]{};
+    for (int i = 0; i < half; i += 8)
+      for (int j = 0; j < 8; ++j) sums[j] += static_cast<double>(x[i + j]);
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
   }
 
   int bands_;
   std::array<float, frame_samples> window_;
-  std::vector<Range> ranges_;   // [bands]
-  std::vector<float> weights_;  // the nonzero ones, band by band
+  std::vector<Range> ranges_;                                       // [bands]
+  std::vector<float> weights_;                                      // the nonzero ones, band by band
+  std::array<float, static_cast<std::size_t>(halves* half)> end_;   // the last samples, and zeros
+  std::array<float, static_cast<std::size_t>(hop* columns)> rows_;  // [hop, columns]
   PowerSpectrum spectrum_;
   std::array<cpu::Vec, PowerSpectrum::bins> power_;
   std::array<cpu::Vec, max_bands> energies_;

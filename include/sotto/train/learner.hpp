@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <sotto/budget/units.hpp>
+#include <sotto/core/bf16.hpp>
 #include <sotto/core/parallel.hpp>
 #include <sotto/core/philox.hpp>
 #include <sotto/data/batch.hpp>
@@ -33,6 +34,8 @@ class Learner {
   virtual Texts spec_fields() const = 0;
   /// Options of the objective and the augmentation.
   virtual void visit_options(detail::OptionText& text) = 0;
+  /// Of activations and products.
+  virtual Precision precision() const = 0;
   /// Frames of an utterance of so many samples; samples from one frame to the next.
   virtual int frames(std::int64_t samples) const = 0;
   virtual int hop() const = 0;

@@ -54,6 +54,10 @@ template <class Model, class B> class ModelLearner final : public Learner {
     };
     std::apply([&](auto&... links) { (visit_link(links), ...); }, augmentation_);
   }
+  Precision precision() const override {
+    using Stored = typename detail::ValueOf<typename B::Element>::type;
+    return std::is_same_v<Stored, bf16> ? Precision::bf16 : Precision::fp32;
+  }
   int frames(std::int64_t samples) const override { return Frontend::frames(samples); }
   int hop() const override { return Frontend::hop; }
   int classes() const override { return Targets::classes; }

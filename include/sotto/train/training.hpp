@@ -91,6 +91,7 @@ class Training {
   double audio_seconds() const { return spending_.audio_seconds(); }
   double seconds() const { return earlier_seconds_ + seconds_since(began_); }
   int slots() const { return options_.slots; }
+  Precision precision() const { return learner_.precision(); }
   History const& history() const { return history_; }
   Division const& division() const { return division_; }
   /// The file of the last save; empty before it.
@@ -125,6 +126,7 @@ class Training {
     Texts texts;
     auto run = detail::OptionText::writing(texts);
     visit_state(run);
+    texts.set("precision", name(learner_.precision()));  // for whoever goes on: other precisions have other bits
     writer.texts("run.", texts);
     writer.parameters(learner_.table(), learner_.values().data());
     writer.tensor("optimizer.first", learner_.first_moments());

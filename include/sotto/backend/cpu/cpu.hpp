@@ -17,6 +17,7 @@
 #include <sotto/backend/cpu/product.hpp>
 #include <sotto/backend/cpu/rows.hpp>
 #include <sotto/backend/cpu/workspace.hpp>
+#include <sotto/core/error.hpp>
 
 namespace sotto::inline SOTTO_ABI {
 
@@ -28,6 +29,12 @@ template <class Storage> class Cpu {
   using Epilogue = cpu::Epilogue<Storage>;
 
  public:
+  Cpu() {
+    if (!std::is_same_v<Storage, float> && !cpu::bf16_available())
+      throw_error(ErrorCode::device,
+                  {"this program was built for AMX tiles, and the operating system does not lend them to it: train in "
+                   "fp32, or build it without -mamx-bf16"});
+  }
   using Element = Storage;
   using Master = float;
   using Index = int;

@@ -167,6 +167,14 @@ template <class Registers> struct Tiles : detail::PairUnits {
   }
 };
 
+/// Whether this process may multiply as BestPairs does.
+inline bool bf16_available() {
+#ifdef __AMX_BF16__
+  return TileRegisters::available();
+#else
+  return true;
+#endif
+}
 /// The fastest that the target has for bf16.
 #ifdef __AMX_BF16__
 using BestPairs = Tiles<TileRegisters>;
