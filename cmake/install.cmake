@@ -9,7 +9,8 @@ write_basic_package_version_file(sotto-config-version.cmake COMPATIBILITY SameMi
 install(FILES ${PROJECT_BINARY_DIR}/sotto-config.cmake
               ${PROJECT_BINARY_DIR}/sotto-config-version.cmake DESTINATION ${package_directory})
 
-install(FILES cmake/sotto-cuda.cmake DESTINATION ${package_directory})
+install(FILES cmake/sotto-cuda.cmake cmake/sotto-model.cmake cmake/sotto-dispatch.cmake
+        DESTINATION ${package_directory})
 
 install(TARGETS sotto_headers EXPORT sotto FILE_SET HEADERS FILE_SET kernels)
 install(EXPORT sotto NAMESPACE sotto:: FILE sotto-targets.cmake DESTINATION ${package_directory})
