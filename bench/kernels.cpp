@@ -2,7 +2,6 @@
 // lies between two runs of a register-only FMA loop; samples whose loop is below 93 % of the best
 // seen are dropped (another program was on the core).
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -18,51 +17,30 @@
 #include <sotto/backend/cpu/rows.hpp>
 #include <sotto/core/philox.hpp>
 
+#include "fma.hpp"
+
 using namespace sotto;
 
 namespace {
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-// GFLOP/s of multiply-adds that never leave the registers.
-double fma_rate() {
-  constexpr int chains = 12, rounds = 40000;
-  cpu::Vec sums[chains]{}, factor = cpu::splat(0.999f), term = cpu::splat(0.001f);
-  for (auto& sum : sums) asm volatile("" : "+x"(sum));  // so that no two are taken for equal
-  const double start = seconds();
-  for (int r = 0; r < rounds; ++r) {
-    asm volatile("" : "+x"(factor), "+x"(term));  // so that every round is kept
-#pragma GCC unroll 12
-    for (int i = 0; i < chains; ++i) sums[i] = sums[i] * factor + term;
-  }
-  const double taken = seconds() - start;
-  for (int i = 1; i < chains; ++i) sums[0] += sums[i];
-  asm volatile("" : : "x"(sums[0]));
-  return 2e-9 * rounds * chains * cpu::lanes / taken;
-}
-
-double best_rate = 0;
-
 void time(char const* name, double elements, std::function<void()> const& body) {
+  static bench::Gate gate(1);
   body();
-  const double once_start = seconds();
+  const double once_start = bench::now();
   body();
-  const int repeats = std::max(1, static_cast<int>(1e-3 / (seconds() - once_start)));
+  const int repeats = std::max(1, static_cast<int>(1e-3 / (bench::now() - once_start)));
   std::vector<double> samples;
   for (int attempt = 0; attempt < 400 && samples.size() < 15; ++attempt) {
-    const double before = fma_rate(), start = seconds();
+    const double before = gate.rate(), start = bench::now();
     for (int i = 0; i < repeats; ++i) body();
-    const double taken = seconds() - start, after = fma_rate();
-    if (std::min(before, after) >= 0.93 * best_rate) samples.push_back(taken / repeats);
-    best_rate = std::max({best_rate, before, after});
+    const double taken = bench::now() - start, after = gate.rate();
+    if (gate.passes(before, after)) samples.push_back(taken / repeats);
   }
   if (samples.empty()) {
     std::printf("%-28s no sample on a free core\n", name);
     return;
   }
-  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
-  std::printf("%-28s %7.3f ns/element  (%zu samples)\n", name, 1e9 * samples[samples.size() / 2] / elements,
-              samples.size());
+  std::printf("%-28s %7.3f ns/element  (%zu samples)\n", name, 1e9 * bench::median(samples) / elements, samples.size());
 }
 
 struct AbsoluteError {
@@ -77,8 +55,7 @@ struct Square {
 }  // namespace
 
 int main() {
-  for (int i = 0; i < 50; ++i) best_rate = std::max(best_rate, fma_rate());
-  std::printf("register-only FMA: %.1f GFLOP/s, %d lanes\n", best_rate, cpu::lanes);
+  std::printf("register-only FMA: %.1f GFLOP/s, %d lanes\n", bench::fma_peak(1), cpu::lanes);
   constexpr int rows = 32, width = 384;  // three such matrices lie in L2
   constexpr double elements = static_cast<double>(rows) * width;
   const auto n = static_cast<std::size_t>(rows * width);
@@ -124,7 +101,7 @@ int main() {
        });
   time("count_predictions", elements, [&] { cpu::count_predictions(x, counts.data()); });
   time("row_loss, absolute", elements, [&] { cpu::row_loss<AbsoluteError>(z, x, 1, &sum); });
-  time("map_back, square", elements, [&] { cpu::map_back<Square>({a.data(), n}, {c.data(), n}, {b.data(), n}); });
+  time("map_back, square", elements, [&] { cpu::map_back<Square>({a.data(), n}, {c.data(), n}, out); });
   time("dropout", elements, [&] { cpu::dropout(lane, key, 1, 1, 0.1f, y); });
   time("squared_norm", elements, [&] { sum += cpu::squared_norm({a.data(), n}); });
   auto optimise = [&](char const* name, std::size_t size) {
