@@ -16,6 +16,7 @@
 #include <sotto/backend/cpu/optimizer.hpp>
 #include <sotto/backend/cpu/product.hpp>
 #include <sotto/backend/cpu/rows.hpp>
+#include <sotto/backend/cpu/weight_norm.hpp>
 #include <sotto/backend/cpu/workspace.hpp>
 #include <sotto/core/error.hpp>
 
@@ -118,26 +119,12 @@ template <class Storage> class Cpu {
   }
   void prepare_convolution(ConvolutionShape s, float const* v, float const* g, float const* bias,
                            PreparedConvolution& to) {
-    const int rows = s.width * s.channels();
-    for (int k = 0; k < s.taps; ++k) {
-      const auto factor = static_cast<float>(static_cast<double>(g[k]) / tap_norm(v, rows, s.taps, k));
-      for (int j = 0; j < rows; ++j) to.weight[j * s.taps + k] = factor * v[j * s.taps + k];
-    }
+    cpu::weight_norm(s.width * s.channels(), s.taps, v, g, to.weight, scratch_);
     std::copy_n(bias, s.width, to.bias);
     cpu::pack_convolution<Kernel>(to.shape, to.weight, to.panels, scratch_);
   }
   void finish_convolution(ConvolutionShape s, float const* v, float const* g, float* dv, float* dg) {
-    const int rows = s.width * s.channels();
-    for (int k = 0; k < s.taps; ++k) {
-      const double length = tap_norm(v, rows, s.taps, k);
-      double along = 0;
-      for (int j = 0; j < rows; ++j)
-        along += static_cast<double>(dv[j * s.taps + k]) * static_cast<double>(v[j * s.taps + k]);
-      dg[k] += static_cast<float>(along / length);
-      const auto factor = static_cast<float>(static_cast<double>(g[k]) / length),
-                 back = static_cast<float>(along / (length * length));
-      for (int j = 0; j < rows; ++j) dv[j * s.taps + k] = factor * (dv[j * s.taps + k] - back * v[j * s.taps + k]);
-    }
+    cpu::weight_norm_back(s.width * s.channels(), s.taps, v, g, dv, dg, scratch_);
   }
   template <class Policy> void prepare_table(int heads, Array<float const> parameters, Array<float const> table) {
     float* const to = const_cast<float*>(table.begin);  // carve_table made it ours
@@ -353,11 +340,6 @@ template <class Storage> class Cpu {
   static float scale(int head_width) { return 1 / std::sqrt(static_cast<float>(head_width)); }
   static int out_at(LinearShape const& s, int o) {
     return s.out_block == 0 ? o : o / s.out_block * s.out_padded_block + o % s.out_block;
-  }
-  static double tap_norm(float const* v, int rows, int taps, int k) {
-    double sum = 0;
-    for (int j = 0; j < rows; ++j) sum += static_cast<double>(v[j * taps + k]) * static_cast<double>(v[j * taps + k]);
-    return std::sqrt(sum);
   }
   template <int HeadWidth> std::byte* attention_scratch(Lane<int> const& lane) {
     return scratch_.template take<std::byte>(cpu::attention_scratch<Kernel, padded(HeadWidth)>(lane.longest));

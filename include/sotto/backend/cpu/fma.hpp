@@ -136,8 +136,10 @@ struct Fma : detail::RegisterKernel<Fma, float, float> {
   template <class Source> static SOTTO_ALWAYS_INLINE Vec unit_row(Source const* b, std::ptrdiff_t, int, int n) {
     return load_part(b, n);
   }
-  /// The unit of numbers that lie side by side.
-  static SOTTO_ALWAYS_INLINE float unit(float const* b, int) { return *b; }
+  /// `lanes` units of numbers that lie side by side, of which `present` are left; zeros beyond.
+  static SOTTO_ALWAYS_INLINE VecBits units(float const* b, int present) {
+    return present > 0 ? reinterpret_cast<VecBits>(load_part(b, present)) : VecBits{};
+  }
   /// dy^T's block: row t of `left` holds `n` numbers of row t of dy, and numbers beyond that are read by nobody.
   static void copy_columns(float const* dy, std::ptrdiff_t stride, int k, int n, int most, float* left) {
     for (int t = 0; t < k; ++t)

@@ -18,8 +18,6 @@ SOTTO_ALWAYS_INLINE VecBits patterns(float const* p, int n) {
   return __builtin_convertvector(to_halves(load_part(p, n)), VecBits);
 }
 SOTTO_ALWAYS_INLINE VecBits patterns(bf16 const* p, int n) { return reinterpret_cast<VecBits>(load_part(p, n)) >> 16; }
-SOTTO_ALWAYS_INLINE std::uint32_t pattern(float x) { return bf16::of(x).bits; }
-SOTTO_ALWAYS_INLINE std::uint32_t pattern(bf16 x) { return x.bits; }
 
 /// Panels of units, however they are multiplied: the number with the smaller k in the lower half.
 struct PairUnits {
@@ -35,10 +33,14 @@ struct PairUnits {
     const VecBits low = patterns(b, n);
     return present == 1 ? low : low | patterns(b + row, n) << 16;
   }
-  /// The unit of numbers that lie side by side.
-  template <class Source> static SOTTO_ALWAYS_INLINE std::uint32_t unit(Source const* b, int present) {
-    if (present <= 0) return 0;
-    return present == 1 ? pattern(b[0]) : pattern(b[0]) | pattern(b[1]) << 16;
+  /// `lanes` units of numbers that lie side by side, of which `present` are left; zeros beyond.
+  template <class Source> static SOTTO_ALWAYS_INLINE VecBits units(Source const* b, int present) {
+    bf16 numbers[2 * lanes] = {};
+    if (present > 0) store(numbers, load_part(b, present));
+    if (present > lanes) store(numbers + lanes, load_part(b + lanes, present - lanes));
+    VecBits v;
+    std::memcpy(&v, numbers, sizeof v);
+    return v;
   }
 };
 

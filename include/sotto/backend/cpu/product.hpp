@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <type_traits>
 
 #include <sotto/backend/cpu/fma.hpp>
@@ -57,18 +58,17 @@ SOTTO_NOINLINE void pack(Source const* b, int k, int n, std::ptrdiff_t row, std:
         std::memcpy(to + lanes, &second, sizeof second);
       }
     } else {
-      // a transposition: 8 units of the panel at a time, so that each cache line of B is read once
-      // for them
-      for (int u0 = 0; u0 < units; u0 += 8, to += 8 * panel_columns) {
-        const int count = std::min(8, units - u0);
-        for (int c = 0; c < panel_columns; ++c)
-          for (int u = 0; u < count; ++u) {
-            const int p = (u0 + u) * Kernel::depth;
-            to[u * panel_columns + c] =
-                c < width ? Kernel::unit(b + p * row + (j + c) * column, k - p) : typename Kernel::Unit{};
-          }
-        if (count < 8) to -= (8 - count) * panel_columns;
-      }
+      for (int u = 0; u < units; u += lanes, to += lanes * panel_columns)  // squares of lanes x lanes, transposed
+        for (int half = 0; half < panel_columns; half += lanes) {
+          const int p = u * Kernel::depth;
+          VecBits square[lanes];
+          for (int c = 0; c < lanes; ++c)
+            square[c] = half + c < width ? Kernel::units(b + p * row + (j + half + c) * column, k - p) : VecBits{};
+          transpose(square);
+          for (int i = 0; i < std::min(lanes, units - u); ++i)
+            std::memcpy(to + i * panel_columns + half, &square[i], sizeof square[i]);
+        }
+      to -= (units + lanes - 1) / lanes * lanes * panel_columns - units * panel_columns;
     }
   }
 }

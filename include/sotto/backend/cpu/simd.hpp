@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include <sotto/config.hpp>
 #include <sotto/core/bf16.hpp>
@@ -126,6 +127,33 @@ SOTTO_ALWAYS_INLINE float max_of(Vec v) {
 }
 SOTTO_ALWAYS_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 SOTTO_ALWAYS_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+
+}  // namespace sotto::cpu::inline SOTTO_ABI
+
+namespace sotto::cpu::detail::inline SOTTO_ABI {
+
+// Off-diagonal halves of squares of 2 Size x 2 Size, swapped in every pair of rows that are Size apart.
+template <int Size, int... I> SOTTO_ALWAYS_INLINE void swap_halves(VecBits* rows, std::integer_sequence<int, I...>) {
+  for (int i = 0; i < lanes; ++i) {
+    if (i / Size % 2 != 0) continue;
+    const VecBits a = rows[i], b = rows[i + Size];
+    rows[i] = __builtin_shufflevector(a, b, (I / Size % 2 == 0 ? I : I - Size + lanes)...);
+    rows[i + Size] = __builtin_shufflevector(a, b, (I / Size % 2 == 0 ? I + Size : I + lanes)...);
+  }
+}
+
+}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+
+namespace sotto::cpu::inline SOTTO_ABI {
+
+/// A square of lanes x lanes numbers, transposed.
+SOTTO_ALWAYS_INLINE void transpose(VecBits* rows) {
+  constexpr std::make_integer_sequence<int, lanes> all;
+  detail::swap_halves<1>(rows, all);
+  detail::swap_halves<2>(rows, all);
+  if constexpr (lanes > 4) detail::swap_halves<4>(rows, all);
+  if constexpr (lanes > 8) detail::swap_halves<8>(rows, all);
+}
 
 /// a + b x + c x^2 + ..., the last coefficient first in the chain.
 template <class... Rest> SOTTO_ALWAYS_INLINE Vec polynomial(Vec x, float a, Rest... rest) {

@@ -14,35 +14,7 @@
 #include <unistd.h>
 #endif
 
-namespace sotto::cpu::detail::inline SOTTO_ABI {
-
-/// 16 x 16 units of 32 bits, transposed.
-SOTTO_ALWAYS_INLINE void transpose(VecBits* r) {
-  static_assert(lanes != 16 || sizeof(VecBits) == 64);
-  if constexpr (lanes == 16) {
-    // pairs of rows, then of pairs, of fours, of eights: each stage swaps the off-diagonal halves of squares
-    const auto swap = [r]<int Size, class Low, class High>(Low low, High high) {
-      for (int i = 0; i < 16; i += 2 * Size)
-        for (int k = i; k < i + Size; ++k) {
-          const VecBits a = r[k], b = r[k + Size];
-          r[k] = low(a, b);
-          r[k + Size] = high(a, b);
-        }
-    };
-#define SOTTO_SHUFFLE(...) [](VecBits a, VecBits b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-    swap.template operator()<1>(SOTTO_SHUFFLE(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
-                                SOTTO_SHUFFLE(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31));
-    swap.template operator()<2>(SOTTO_SHUFFLE(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
-                                SOTTO_SHUFFLE(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31));
-    swap.template operator()<4>(SOTTO_SHUFFLE(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
-                                SOTTO_SHUFFLE(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
-    swap.template operator()<8>(SOTTO_SHUFFLE(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-                                SOTTO_SHUFFLE(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
-#undef SOTTO_SHUFFLE
-  }
-}
-
-}  // namespace sotto::cpu::detail::inline SOTTO_ABI
+#ifdef __AVX512F__  // as every processor with tiles has: vectors are rows of them
 
 namespace sotto::cpu::inline SOTTO_ABI {
 
@@ -113,7 +85,6 @@ template <class Registers> struct Tiles : detail::PairUnits {
   /// there is undefined.
   static SOTTO_NOINLINE void multiply(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* c,
                                       std::ptrdiff_t c_stride) {
-    static_assert(panel_columns == 32, "sotto: tiles need vectors of 16 floats");
     constexpr std::ptrdiff_t unit = sizeof(Unit);
     const std::ptrdiff_t a_bytes = strip.a_stride * unit, b_bytes = strip.b_stride * unit,
                          c_bytes = c_stride * static_cast<std::ptrdiff_t>(sizeof(float));
@@ -161,11 +132,17 @@ template <class Registers> struct Tiles : detail::PairUnits {
         VecBits square[16];
         for (int u = 0; u < 16; ++u)
           square[u] = unit_row(dy + (t + 2 * u) * stride + v, stride, k - t - 2 * u, most - v);
-        detail::transpose(square);
+        transpose(square);
         for (int i = 0; i < 16; ++i) std::memcpy(left + (v + i) * left_stride + t / 2, &square[i], sizeof square[i]);
       }
   }
 };
+
+}  // namespace sotto::cpu::inline SOTTO_ABI
+
+#endif
+
+namespace sotto::cpu::inline SOTTO_ABI {
 
 /// Whether this process may multiply as BestPairs does.
 inline bool bf16_available() {
