@@ -180,14 +180,12 @@ template <class Model, HostBackend B> class Engine {
         if (with_gradients)
           Net::backward(worker->backend, weights_, gradients, lane, noise, options, scope, x, activations);
       }
+      // gradients of working weights become those of masters: linear, so that each slot may do it before they are summed
+      if (with_gradients) Net::finish(worker->backend, master_, gradients);
       std::lock_guard lock(mutex_);  // counts: exact in any order
       for (std::size_t c = 0; c < histogram_.size(); ++c) histogram_[c] += worker->histogram[c];
     });
-    if (with_gradients) {
-      state_.reduce();
-      const Lease worker(workers_);  // gradients of working weights become those of masters
-      Net::finish(worker->backend, master_, Net::template carve_parameters<R>(state_.gradients()));
-    }
+    if (with_gradients) state_.reduce();
     return detail::summed<Sum>(batch, lane_results_, histogram_, spread);
   }
 

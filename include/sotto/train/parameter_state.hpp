@@ -42,20 +42,17 @@ template <class B> class ParameterState {
   /// Slot 0 holds the gradient after reduce().
   R* gradients(int slot = 0) const { return gradients_[static_cast<std::size_t>(slot)].template as<R>(); }
 
-  /// Sums the slots into the first.
+  /// Sums the slots into the first, a piece at a time that stays in a cache, and measures the sum while it is there.
   SOTTO_NOINLINE void reduce() {
-    for (int stride = 1; stride < slots(); stride *= 2)
-      each_chunk([&](B& backend, std::size_t begin, std::size_t size) {
-        for (int slot = 0; slot + stride < slots(); slot += 2 * stride) {
-          const auto at = [&](int s) { return Array<R>{gradients(s) + begin, size}; };
-          backend.add(at(slot + stride), at(slot));
-        }
-      });
-  }
-  SOTTO_NOINLINE double gradient_norm() {
     each_chunk([&](B& backend, std::size_t begin, std::size_t size) {
-      partial_[begin / chunk] = backend.squared_norm(Array<R const>{gradients() + begin, size});
+      const auto at = [&](int slot) { return Array<R>{gradients(slot) + begin, size}; };
+      for (int stride = 1; stride < slots(); stride *= 2)
+        for (int slot = 0; slot + stride < slots(); slot += 2 * stride) backend.add(at(slot + stride), at(slot));
+      partial_[begin / chunk] = backend.squared_norm(at(0));
     });
+  }
+  /// Norm of the gradient that reduce() left.
+  double gradient_norm() const {
     double total = 0;
     for (const double part : partial_) total += part;
     return std::sqrt(total);
