@@ -6,6 +6,7 @@
 #include <sotto/attention/windowed.hpp>
 #include <sotto/augment/spec_augment.hpp>
 #include <sotto/backend/cpu/cpu.hpp>
+#include <sotto/backend/cpu/precision.hpp>
 #include <sotto/budget/cost.hpp>
 #include <sotto/data/source.hpp>
 #include <sotto/data/synthetic.hpp>

@@ -44,15 +44,13 @@ struct TilesInLoops {
   }
 };
 
-template <int Lanes> struct KernelsOf { using type = std::tuple<cpu::Fma, cpu::Pairs>; };
-template <> struct KernelsOf<16> {
-#ifdef __AMX_BF16__
-  using type = std::tuple<cpu::Fma, cpu::Pairs, cpu::Tiles<TilesInLoops>, cpu::Tiles<cpu::TileRegisters>>;
+#if defined(__AMX_BF16__)
+using Kernels = std::tuple<cpu::Fma, cpu::Pairs, cpu::Tiles<TilesInLoops>, cpu::Tiles<cpu::TileRegisters>>;
+#elif defined(__AVX512F__)
+using Kernels = std::tuple<cpu::Fma, cpu::Pairs, cpu::Tiles<TilesInLoops>>;
 #else
-  using type = std::tuple<cpu::Fma, cpu::Pairs, cpu::Tiles<TilesInLoops>>;
+using Kernels = std::tuple<cpu::Fma, cpu::Pairs>;
 #endif
-};
-using Kernels = KernelsOf<cpu::lanes>::type;
 
 /// What a number of E may lose in rounding: a part of itself.
 template <class E> inline constexpr double precision = sizeof(E) == 2 ? 0x1p-8 : 0x1p-23;

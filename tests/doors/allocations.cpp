@@ -64,7 +64,7 @@ struct Toy : Spec {
 };
 }  // namespace
 
-TEST_CASE("after the first step, training allocates nothing between saves") {
+TEST_CASE_TEMPLATE("after the first step, training allocates nothing between saves", Storage, float, bf16) {
   PretrainerOptions<Toy> options;
   options.budget = updates(30);
   options.threads = 2;
@@ -80,7 +80,7 @@ TEST_CASE("after the first step, training allocates nothing between saves") {
       [&](std::size_t i, std::int64_t first, std::span<float> out) {
         std::copy_n(samples.begin() + static_cast<std::ptrdiff_t>(i) * 600 + first, out.size(), out.begin());
       });
-  Pretrainer<Toy> trainer(memory, options);
+  Pretrainer<Toy, Cpu<Storage> > trainer(memory, options);
   for (int i = 0; i < 3; ++i) REQUIRE(trainer.step());  // both batches of the ring, and the first evaluation
   allocations = 0;
   counting = true;
@@ -88,7 +88,7 @@ TEST_CASE("after the first step, training allocates nothing between saves") {
   counting = false;
   CHECK(allocations == 0);
 
-  counting = true;  // the counter can count
+  counting = true;                      // the counter can count
   static int* volatile kept = nullptr;  // or a compiler does without
   kept = new int[100];
   delete[] kept;

@@ -53,6 +53,30 @@ TEST_CASE("pretrain --json prints an object a line, and the last has the outcome
   }
 }
 
+TEST_CASE("a precision is chosen and said, or obeyed, and a run goes on in the one that it began with") {
+  const Workplace place;
+  const auto precision_of = [](Finished const& run) {
+    const auto start = Json::parse(run.out.substr(0, run.out.find('\n')));
+    REQUIRE(start);
+    return start->at("precision");
+  };
+  const auto chosen = finish(pretrain(place.path / "chosen", "2updates"));
+  CHECK(chosen.code == 0);
+  CHECK((chosen.out.find("numbers  fp32: a core multiplies at") != std::string::npos ||
+         chosen.out.find("numbers  bf16: a core multiplies at") != std::string::npos));
+  for (auto const* precision : {"fp32", "bf16"}) {
+    const auto run = finish(pretrain(place.path / precision, "4updates", {"--json", "--precision", precision}));
+    CHECK(run.code == 0);
+    CHECK(precision_of(run) == "\"" + std::string(precision) + "\"");
+    const auto again = finish(pretrain(place.path / precision, "4updates", {"--json", "--resume"}));
+    CHECK(again.code == 0);
+    CHECK(precision_of(again) == "\"" + std::string(precision) + "\"");
+  }
+  CHECK(tensors(place.path / "fp32") != tensors(place.path / "bf16"));
+  const auto unknown = finish(pretrain(place.path / "unknown", "2updates", {"--precision", "fp16"}));
+  CHECK(unknown.code == 2);
+}
+
 TEST_CASE("where output is no terminal, progress is plain lines") {
   const Workplace place;
   const auto run = finish(pretrain(place.path / "run", "6updates"));

@@ -1,7 +1,13 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include <sotto/backend/reference/reference.hpp>
 #include <sotto/sotto.hpp>
@@ -31,6 +37,14 @@ struct ToyUser : Toy {
   using Objective = BalancedReconstruction;
 };
 
+/// A spec and what its activations are kept in.
+template <class M, class Storage> struct In {
+  using Model = M;
+  using Trainer = Pretrainer<M, Cpu<Storage>>;
+};
+template <class Model> using InFloats = In<Model, float>;
+template <class Model> using InBf16 = In<Model, bf16>;
+
 SyntheticSpeech speech() { return SyntheticSpeech({.speakers = 6, .utterances = 60, .seed = 3}); }
 
 template <class Model = Toy> PretrainerOptions<Model> options(Budget budget) {
@@ -42,19 +56,35 @@ template <class Model = Toy> PretrainerOptions<Model> options(Budget budget) {
   o.held_out = {.every = .25, .speakers = .2, .rows = 300};
   return o;
 }
-template <class Model> std::vector<float> values_of(Pretrainer<Model>& trainer) {
+std::vector<float> values_of(auto& trainer) {
   const auto v = trainer.engine().values();
   return {v.begin(), v.end()};
 }
-template <class Model, class Edit> std::vector<float> trained(Edit&& edit) {
-  auto o = options<Model>(updates(6));
+template <class Case, class Edit> std::vector<float> trained(Edit&& edit) {
+  auto o = options<typename Case::Model>(updates(6));
   edit(o);
-  Pretrainer<Model> trainer(speech(), o);
+  typename Case::Trainer trainer(speech(), o);
   CHECK(trainer.run() == Outcome::budget_spent);
   return values_of(trainer);
 }
-template <class Model> std::vector<float> trained(int threads) {
-  return trained<Model>([&](auto& o) { o.threads = threads; });
+template <class Case> std::vector<float> trained(int threads) {
+  return trained<Case>([&](auto& o) { o.threads = threads; });
+}
+/// Means of the first and of the last five losses, and the loss on held-out speech in the end.
+struct LossesOfRun {
+  double first = 0, last = 0, held_out = 0;
+};
+template <class Case> LossesOfRun losses_after(int steps) {
+  auto o = options<typename Case::Model>(updates(steps));
+  LossesOfRun losses;
+  o.on_step = [&](Step const& s) {
+    if (s.step <= 5) losses.first += s.loss / 5;
+    if (s.step + 5 > static_cast<std::uint64_t>(steps)) losses.last += s.loss / 5;
+  };
+  typename Case::Trainer trainer(speech(), o);
+  CHECK(trainer.run() == Outcome::budget_spent);
+  losses.held_out = trainer.evaluate().loss;
+  return losses;
 }
 
 struct Folder {
@@ -123,17 +153,18 @@ TEST_CASE("a budget that cannot pay for one step is refused with the price of on
   CHECK_THROWS_AS(attempt(), Error);
 }
 
-TEST_CASE_TEMPLATE("the same slots give the same bits on one thread and on two, and again", Model, Toy, ToyCorpusNorm,
-                   ToyAugmented, ToyUser) {
-  const auto one = trained<Model>(1), two = trained<Model>(2), again = trained<Model>(2);
+TEST_CASE_TEMPLATE("the same slots give the same bits on one thread and on two, and again", Case, InFloats<Toy>,
+                   InFloats<ToyCorpusNorm>, InFloats<ToyAugmented>, InFloats<ToyUser>, InBf16<Toy>, InBf16<ToyUser>) {
+  const auto one = trained<Case>(1), two = trained<Case>(2), again = trained<Case>(2);
   CHECK(one == two);
   CHECK(two == again);
 }
 
 TEST_CASE("another seed gives another model, and augmentation another than none") {
-  const auto first = trained<Toy>(1);
-  CHECK(first != trained<Toy>([](auto& o) { o.seed = 2; }));
-  CHECK(trained<ToyAugmented>(1) != trained<ToyAugmented>([](auto& o) { std::get<0>(o.augmentation).time_masks = 2; }));
+  const auto first = trained<InFloats<Toy>>(1);
+  CHECK(first != trained<InFloats<Toy>>([](auto& o) { o.seed = 2; }));
+  CHECK(trained<InFloats<ToyAugmented>>(1) !=
+        trained<InFloats<ToyAugmented>>([](auto& o) { std::get<0>(o.augmentation).time_masks = 2; }));
 }
 
 TEST_CASE("weights are prepared once a load and once an update") {
@@ -143,22 +174,67 @@ TEST_CASE("weights are prepared once a load and once an update") {
   CHECK(trainer.engine().preparations() == 6);
 }
 
-TEST_CASE_TEMPLATE("a resumed run ends with the bits of the uninterrupted one", Model, Toy, ToyCorpusNorm, ToyUser) {
+TEST_CASE_TEMPLATE("a resumed run ends with the bits of the uninterrupted one", Case, InFloats<Toy>,
+                   InFloats<ToyCorpusNorm>, InFloats<ToyUser>, InBf16<Toy>, InBf16<ToyUser>) {
   Folder folder("resume");
-  const auto whole = trained<Model>(2);
-  auto o = options<Model>(updates(6));
+  const auto whole = trained<Case>(2);
+  auto o = options<typename Case::Model>(updates(6));
   o.encoder.dropout = 0;
   o.checkpoint.directory = folder.path;
   {
-    Pretrainer<Model> trainer(speech(), o);
+    typename Case::Trainer trainer(speech(), o);
     for (int i = 0; i < 3; ++i) trainer.step();
     trainer.save();
   }
   o.checkpoint.resume = true;
-  Pretrainer<Model> trainer(speech(), o);
+  typename Case::Trainer trainer(speech(), o);
   CHECK(trainer.steps() == 3);
   trainer.run();
   CHECK(values_of(trainer) == whole);
+}
+
+TEST_CASE("in bf16 a small model learns what it learns in fp32, by other bits") {
+  const LossesOfRun wide = losses_after<InFloats<Toy>>(30), narrow = losses_after<InBf16<Toy>>(30);
+  CHECK(narrow.first == doctest::Approx(wide.first).epsilon(.01));
+  CHECK(narrow.last == doctest::Approx(wide.last).epsilon(.01));
+  CHECK(narrow.held_out == doctest::Approx(wide.held_out).epsilon(.01));
+  CHECK(narrow.last < narrow.first - .05);
+  CHECK(narrow.last != wide.last);
+}
+
+TEST_CASE_TEMPLATE("a run saved in one precision goes on in the other, with every bit of what was saved", Storage,
+                   float, bf16) {
+  constexpr bool from_floats = std::is_same_v<Storage, float>;
+  using First = In<Toy, Storage>;
+  using Second = std::conditional_t<from_floats, InBf16<Toy>, InFloats<Toy>>;
+  Folder folder("precisions");
+  auto o = options(updates(6));
+  o.checkpoint.directory = folder.path;
+  std::vector<float> saved, first_moments, second_moments;
+  const auto moments_of = [](auto& trainer) {
+    const auto first = trainer.engine().first_moments(), second = trainer.engine().second_moments();
+    return std::pair(std::vector<float>(first.begin(), first.end()), std::vector<float>(second.begin(), second.end()));
+  };
+  {
+    typename First::Trainer trainer(speech(), o);
+    for (int i = 0; i < 3; ++i) trainer.step();
+    trainer.save();
+    saved = values_of(trainer);
+    std::tie(first_moments, second_moments) = moments_of(trainer);
+    CHECK(trainer.precision() == (from_floats ? Precision::fp32 : Precision::bf16));
+    CHECK(Checkpoint::open(folder.path).text("run.precision") == (from_floats ? "fp32" : "bf16"));
+  }
+  o.checkpoint.resume = true;
+  typename Second::Trainer trainer(speech(), o);
+  CHECK(trainer.steps() == 3);
+  CHECK(values_of(trainer) == saved);
+  CHECK(moments_of(trainer) == std::pair(first_moments, second_moments));
+  CHECK(trainer.run() == Outcome::budget_spent);
+  CHECK(trainer.steps() == 6);
+  CHECK(Checkpoint::open(folder.path).text("run.precision") == (from_floats ? "bf16" : "fp32"));
+  typename First::Trainer whole(speech(), options(updates(6)));
+  whole.run();
+  CHECK(trainer.evaluate().loss == doctest::Approx(whole.evaluate().loss).epsilon(.01));
 }
 
 TEST_CASE("a stop finishes the step, saves, and is an outcome") {

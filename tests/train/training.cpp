@@ -22,6 +22,7 @@ class Scripted : public Learner {
   std::function<BatchMeasures(std::uint32_t step)> say = [](std::uint32_t) { return BatchMeasures{1, .5, 40, 60}; };
   std::function<double(std::uint32_t step)> norm = [](std::uint32_t) { return 2.; };
   double spread = 1, held_out_loss = 1;
+  Precision computed_in = Precision::fp32;
   int n_classes = 100, evaluations = 0, ahead = 0;
   std::size_t most_under_way = 0;
   std::vector<double> rates;
@@ -32,6 +33,7 @@ class Scripted : public Learner {
     return fields;
   }
   void visit_options(detail::OptionText&) override {}
+  Precision precision() const override { return computed_in; }
   int frames(std::int64_t samples) const override { return static_cast<int>(samples / 320); }
   int hop() const override { return 320; }
   int classes() const override { return n_classes; }
@@ -405,6 +407,35 @@ TEST_CASE("a run goes on where it was saved, whatever its state") {
   for (std::size_t i = 0; i < training.history().held_out().size(); ++i)
     CHECK(training.history().held_out()[i].flops == uninterrupted.history().held_out()[i].flops);
   for (std::size_t i = 7; i < 12; ++i) CHECK(second.rates[i] == whole.rates[i]);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a checkpoint says what precision it was saved in, and a run goes on in the other") {
+  const auto folder = std::filesystem::temp_directory_path() / "sotto-training-precision";
+  for (const Precision first : {Precision::fp32, Precision::bf16}) {
+    const Precision second = first == Precision::fp32 ? Precision::bf16 : Precision::fp32;
+    std::filesystem::remove_all(folder);
+    auto o = options(updates(6));
+    o.checkpoint.directory = folder;
+    {
+      Scripted learner;
+      learner.computed_in = first;
+      Training training(learner, utterances(), o);
+      CHECK(training.precision() == first);
+      training.step();
+      training.save();
+      CHECK(Checkpoint::open(folder).text("run.precision") == name(first));
+    }
+    o.checkpoint.resume = true;
+    Scripted learner;
+    learner.computed_in = second;
+    learner.rates.assign(1, 0);
+    Training training(learner, utterances(), o);
+    CHECK(training.precision() == second);
+    CHECK(training.run() == Outcome::budget_spent);
+    CHECK(training.steps() == 6);
+    CHECK(Checkpoint::open(folder).text("run.precision") == name(second));
+  }
   std::filesystem::remove_all(folder);
 }
 

@@ -25,21 +25,6 @@ enum class ErrorCode {
   internal     ///< a broken promise of ours
 };
 
-/// Every failure of sotto: one sentence that says what is wrong, where, and what to do.
-class Error : public std::runtime_error {
- public:
-  SOTTO_ALWAYS_INLINE Error(ErrorCode code, std::string const& sentence, std::filesystem::path path = {})
-      : std::runtime_error(path.empty() ? sentence : path.string() + ": " + sentence), code_(code),
-        path_(std::move(path)) {}
-  SOTTO_ALWAYS_INLINE ErrorCode code() const noexcept { return code_; }
-  /// The file concerned; empty if none. what() begins with it.
-  SOTTO_ALWAYS_INLINE std::filesystem::path const& path() const noexcept { return path_; }
-
- private:
-  ErrorCode code_;
-  std::filesystem::path path_;
-};
-
 }  // namespace sotto::inline SOTTO_API
 
 namespace sotto::inline SOTTO_ABI {
@@ -93,6 +78,37 @@ inline SOTTO_COLD std::string joined(std::initializer_list<Piece> pieces) {
   for (Piece const& piece : pieces) piece.append_to(sentence);
   return sentence;
 }
+
+}  // namespace sotto::inline SOTTO_ABI
+
+namespace sotto::detail::inline SOTTO_ABI {
+
+/// The sentence, after the file that it is about.
+inline SOTTO_COLD std::string located(std::string const& sentence, std::filesystem::path const& path) {
+  return path.empty() ? sentence : joined({path.string(), ": ", sentence});
+}
+
+}  // namespace sotto::detail::inline SOTTO_ABI
+
+namespace sotto::inline SOTTO_API {
+
+/// Every failure of sotto: one sentence that says what is wrong, where, and what to do.
+class Error : public std::runtime_error {
+ public:
+  SOTTO_ALWAYS_INLINE Error(ErrorCode code, std::string const& sentence, std::filesystem::path path = {})
+      : std::runtime_error(detail::located(sentence, path)), code_(code), path_(std::move(path)) {}
+  SOTTO_ALWAYS_INLINE ErrorCode code() const noexcept { return code_; }
+  /// The file concerned; empty if none. what() begins with it.
+  SOTTO_ALWAYS_INLINE std::filesystem::path const& path() const noexcept { return path_; }
+
+ private:
+  ErrorCode code_;
+  std::filesystem::path path_;
+};
+
+}  // namespace sotto::inline SOTTO_API
+
+namespace sotto::inline SOTTO_ABI {
 
 /// Throws the Error whose sentence the pieces are.
 [[noreturn]] inline SOTTO_COLD void throw_error(ErrorCode code, std::initializer_list<Piece> pieces,

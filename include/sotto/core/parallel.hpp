@@ -22,15 +22,15 @@ template <class Result, class... Arguments> class FunctionRef<Result(Arguments..
   template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>) SOTTO_ALWAYS_INLINE
       FunctionRef(F&& f)  // NOLINT: implicit, like std::function_ref
-      : object_(const_cast<void*>(static_cast<void const*>(&f))),
-        call_([](void* object, Arguments... arguments) -> Result {
-          return (*static_cast<std::remove_reference_t<F>*>(object))(static_cast<Arguments>(arguments)...);
-        }) {}
+      : object_(const_cast<void*>(static_cast<void const*>(&f))), call_(call<std::remove_reference_t<F>>) {}
   SOTTO_ALWAYS_INLINE Result operator()(Arguments... arguments) const {
     return call_(object_, static_cast<Arguments>(arguments)...);
   }
 
  private:
+  template <class F> static Result call(void* object, Arguments... arguments) {
+    return (*static_cast<F*>(object))(static_cast<Arguments>(arguments)...);
+  }
   void* object_;
   Result (*call_)(void*, Arguments...);
 };
@@ -54,12 +54,12 @@ namespace sotto::inline SOTTO_ABI {
 class ThreadPool final : public Executor {
  public:
   /// threads 0: as many as the machine has cores.
-  explicit ThreadPool(int threads = 0) {
+  SOTTO_COLD explicit ThreadPool(int threads = 0) {
     if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
     if (threads < 1) threads = 1;
-    team_.reserve(static_cast<std::size_t>(threads - 1));
+    team_ = std::vector<std::thread>(static_cast<std::size_t>(threads - 1));
     try {
-      for (int i = 1; i < threads; ++i) team_.emplace_back([this] { serve(); });
+      for (auto& thread : team_) thread = std::thread([this] { serve(); });
     } catch (...) {  // the machine has no more: those that wait must go before their pool does
       dismiss();
       throw;
@@ -71,7 +71,7 @@ class ThreadPool final : public Executor {
 
   int concurrency() const noexcept override { return static_cast<int>(team_.size()) + 1; }
 
-  void run(int tasks, FunctionRef<void(int)> task) override {
+  SOTTO_COLD void run(int tasks, FunctionRef<void(int)> task) override {
     if (tasks <= 0) return;
     if (team_.empty() || tasks == 1) {
       std::exception_ptr failure;
@@ -103,15 +103,16 @@ class ThreadPool final : public Executor {
   }
 
  private:
-  void dismiss() {
+  SOTTO_COLD void dismiss() {
     {
       std::lock_guard lock(mutex_);
       ended_ = true;
     }
     wake_.notify_all();
-    for (auto& thread : team_) thread.join();
+    for (auto& thread : team_)
+      if (thread.joinable()) thread.join();
   }
-  void work() {
+  SOTTO_COLD void work() {
     for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) {
       try {
         (*task_)(i);
@@ -124,7 +125,7 @@ class ThreadPool final : public Executor {
       }
     }
   }
-  void serve() {
+  SOTTO_COLD void serve() {
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_);
     for (;;) {

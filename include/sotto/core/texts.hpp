@@ -32,7 +32,7 @@ class Texts {
         entry.second = text;
         return;
       }
-    entries_.emplace_back(name, text);
+    entries_.push_back({std::string(name), std::string(text)});
   }
 
  private:

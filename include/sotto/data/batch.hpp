@@ -43,14 +43,16 @@ struct PackedLane {
             targets.data()};
   }
   SOTTO_COLD void clear() {
-    offsets.assign(1, 0);
+    offsets.clear();
+    offsets.push_back(0);
     utterances.clear();
     starts.clear();
     masked.clear();
     unmasked.clear();
     targets.clear();
     samples.clear();
-    sample_offsets.assign(1, 0);
+    sample_offsets.clear();
+    sample_offsets.push_back(0);
   }
   /// Room for the most that a lane can get, so that filling it again allocates nothing.
   SOTTO_COLD void reserve(int rows, int width) {

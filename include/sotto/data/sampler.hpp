@@ -49,12 +49,12 @@ class Sampler {
   /// utterances: indices into the source of those to train on; frames: [utterances.size()] the
   /// frames of each. Throws Error(usage) for options that cannot be and Error(data) if no utterance
   /// is long enough.
-  SOTTO_COLD Sampler(std::vector<std::uint32_t> utterances, std::span<std::int32_t const> frames,
+  SOTTO_COLD Sampler(std::vector<std::uint32_t> const& utterances, std::span<std::int32_t const> frames,
                      SamplerOptions options, std::uint64_t seed)
-      : utterances_(std::move(utterances)), options_(options), seed_(seed) {
-    if (frames.size() != utterances_.size())
+      : options_(options), seed_(seed) {
+    if (frames.size() != utterances.size())
       throw_error(ErrorCode::internal,
-                  {"the sampler was given ", utterances_.size(), " utterances and the frames of ", frames.size()});
+                  {"the sampler was given ", utterances.size(), " utterances and the frames of ", frames.size()});
     if (options_.minimum < 1 || options_.hop < 1 || options_.crop < options_.minimum)
       throw_error(ErrorCode::usage,
                   {"a crop of ", options_.crop, " frames of ", options_.hop, " samples is shorter than the minimum of ",
@@ -62,15 +62,12 @@ class Sampler {
     if (options_.rows < options_.crop)
       throw_error(ErrorCode::usage, {"a batch of ", options_.rows, " rows cannot hold a crop of ", options_.crop,
                                      " frames; raise the rows or shorten the crop"});
-    frames_.reserve(frames.size());
-    std::size_t kept = 0;
     for (std::size_t i = 0; i < frames.size(); ++i)
       if (frames[i] >= options_.minimum) {
-        utterances_[kept++] = utterances_[i];
+        utterances_.push_back(utterances[i]);
         frames_.push_back(frames[i]);
       }
-    utterances_.resize(kept);
-    if (kept == 0)
+    if (utterances_.empty())
       throw_error(ErrorCode::data, {"none of the ", frames.size(), " utterances to train on has ", options_.minimum,
                                     " frames or more; add longer speech"});
   }

@@ -31,7 +31,7 @@ class DurableFile {
     // thread's.
     for (int attempt = 0;; ++attempt) {
       temporary_ = path_;
-      temporary_ += ".tmp" + std::to_string(::getpid()) + "." + std::to_string(attempt);
+      temporary_ += joined({".tmp", ::getpid(), ".", attempt});
       descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (descriptor_ >= 0) return;
       if (errno != EEXIST || attempt == 1000) fail("cannot be created");

@@ -21,6 +21,7 @@
 #include <sotto/config.hpp>
 #include <sotto/core/error.hpp>
 #include <sotto/core/order.hpp>
+#include <sotto/core/parallel.hpp>
 #include <sotto/core/texts.hpp>
 #include <sotto/io/detail/flat_json.hpp>
 #include <sotto/io/durable_file.hpp>
@@ -28,7 +29,7 @@
 namespace sotto::detail::inline SOTTO_ABI {
 
 /// Bytes an element; 0 for a type that the format does not have.
-inline std::size_t safetensors_size(std::string_view dtype) {
+inline SOTTO_COLD std::size_t safetensors_size(std::string_view dtype) {
   constexpr std::pair<std::string_view, std::size_t> sizes[] = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
       {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},     {"U64", 8},     {"I64", 8}, {"F64", 8}};
@@ -38,7 +39,8 @@ inline std::size_t safetensors_size(std::string_view dtype) {
 }
 
 /// The number of bytes of a tensor, if it is one that memory could hold.
-inline std::optional<std::size_t> safetensors_bytes(std::string_view dtype, std::vector<std::int64_t> const& shape) {
+inline SOTTO_COLD std::optional<std::size_t> safetensors_bytes(std::string_view dtype,
+                                                               std::vector<std::int64_t> const& shape) {
   std::size_t bytes = safetensors_size(dtype);
   for (const std::int64_t extent : shape) {
     std::size_t product;
@@ -121,26 +123,22 @@ class Safetensors {
     const auto header = all.subspan(8, static_cast<std::size_t>(length));
     const auto body = all.subspan(8 + static_cast<std::size_t>(length));
 
-    struct Range {
-      std::uint64_t begin, end;
-    };
-    std::vector<Range> ranges;
+    std::vector<std::int64_t> offsets;  // of each tensor two: begin and end
     detail::FlatJson json({reinterpret_cast<char const*>(header.data()), header.size()}, path_);
     bool described = false;
-    json.object([&](std::string key) {
+    json.object([&](std::string_view key) {
       if (key == "__metadata__") {
         if (std::exchange(described, true)) fail({"its header says \"__metadata__\" twice."});
-        json.object([&](std::string name) {
-          std::string value = json.string();
+        json.object([&](std::string_view name) {
+          const std::string value = json.string();
           if (metadata_.find(name) != nullptr) fail({"its metadata says \"", name, "\" twice."});
           metadata_.set(name, value);
         });
         return;
       }
       Tensor tensor;
-      Range range{};
       int seen = 0;
-      json.object([&](std::string const& field) {
+      json.object([&](std::string_view field) {
         const int bit = field == "dtype" ? 1 : field == "shape" ? 2 : field == "data_offsets" ? 4 : 0;
         if (bit == 0 || (seen & bit))
           fail({"tensor \"", key, "\" has an unknown or repeated field \"", field, "\" in the header."});
@@ -150,16 +148,14 @@ class Safetensors {
         } else if (bit == 2) {
           json.array([&] { tensor.shape.push_back(static_cast<std::int64_t>(json.integer())); });
         } else {
-          std::vector<std::uint64_t> offsets;
-          json.array([&] { offsets.push_back(json.integer()); });
-          if (offsets.size() != 2) fail({"tensor \"", key, "\" needs two data offsets, begin and end."});
-          range = {offsets[0], offsets[1]};
+          json.array([&] { offsets.push_back(static_cast<std::int64_t>(json.integer())); });
+          if (offsets.size() != 2 * tensors_.size() + 2)
+            fail({"tensor \"", key, "\" needs two data offsets, begin and end."});
         }
       });
       if (seen != 7) fail({"tensor \"", key, "\" lacks its dtype, shape or data_offsets in the header."});
-      tensor.name = std::move(key);
+      tensor.name = key;
       tensors_.push_back(std::move(tensor));
-      ranges.push_back(range);
     });
     json.end();
 
@@ -167,17 +163,19 @@ class Safetensors {
     // goes before another that begins where it lies.
     std::vector<int> order(tensors_.size());
     std::iota(order.begin(), order.end(), 0);
+    const auto begin_of = [&](int i) { return static_cast<std::uint64_t>(offsets[2 * static_cast<std::size_t>(i)]); };
+    const auto end_of = [&](int i) { return static_cast<std::uint64_t>(offsets[2 * static_cast<std::size_t>(i) + 1]); };
     sort_indices(order, [&](int a, int b) {
-      Range const &x = ranges[static_cast<std::size_t>(a)], &y = ranges[static_cast<std::size_t>(b)];
-      return x.begin != y.begin ? x.begin < y.begin : x.end != y.end ? x.end < y.end : a < b;
+      return begin_of(a) != begin_of(b) ? begin_of(a) < begin_of(b)
+             : end_of(a) != end_of(b)   ? end_of(a) < end_of(b)
+                                        : a < b;
     });
     std::vector<Tensor> sorted;
-    sorted.reserve(order.size());
     std::uint64_t next = 0;
     for (const int i : order) {
       Tensor& tensor = tensors_[static_cast<std::size_t>(i)];
-      const auto [begin, end] = ranges[static_cast<std::size_t>(i)];
-      const std::string what = "tensor \"" + tensor.name + "\" ";
+      const std::uint64_t begin = begin_of(i), end = end_of(i);
+      const std::string what = joined({"tensor \"", tensor.name, "\" "});
       if (detail::safetensors_size(tensor.dtype) == 0) fail({what, "is of unknown type \"", tensor.dtype, "\"."});
       if (end < begin) fail({what, "ends before it begins."});
       if (end > body.size())
@@ -270,7 +268,8 @@ class SafetensorsWriter {
  public:
   /// Error(usage) if the name is taken or no UTF-8, the type unknown, or bytes not as many as shape
   /// and type say.
-  void add(std::string name, std::string dtype, std::vector<std::int64_t> shape, std::span<std::byte const> bytes) {
+  SOTTO_COLD void add(std::string name, std::string dtype, std::vector<std::int64_t> shape,
+                      std::span<std::byte const> bytes) {
     const auto fail = [&](char const* what) {
       throw_error(ErrorCode::usage, {"tensor \"", name, "\" cannot be saved: ", what});
     };
@@ -282,16 +281,16 @@ class SafetensorsWriter {
       if (entry.name == name) fail("another has the same name.");
     entries_.push_back({std::move(name), std::move(dtype), std::move(shape), bytes, size});
   }
-  void add(std::string name, std::vector<std::int64_t> shape, std::span<float const> values) {
+  SOTTO_COLD void add(std::string name, std::vector<std::int64_t> shape, std::span<float const> values) {
     add(std::move(name), "F32", std::move(shape), std::as_bytes(values));
   }
-  void add(std::string name, std::vector<std::int64_t> shape, std::span<double const> values) {
+  SOTTO_COLD void add(std::string name, std::vector<std::int64_t> shape, std::span<double const> values) {
     add(std::move(name), "F64", std::move(shape), std::as_bytes(values));
   }
-  void add(std::string name, std::vector<std::int64_t> shape, std::span<std::int64_t const> values) {
+  SOTTO_COLD void add(std::string name, std::vector<std::int64_t> shape, std::span<std::int64_t const> values) {
     add(std::move(name), "I64", std::move(shape), std::as_bytes(values));
   }
-  void add(std::string name, std::vector<std::int64_t> shape, std::span<std::uint16_t const> values) {
+  SOTTO_COLD void add(std::string name, std::vector<std::int64_t> shape, std::span<std::uint16_t const> values) {
     add(std::move(name), "U16", std::move(shape), std::as_bytes(values));
   }
   /// A later value of a key replaces the earlier. Error(usage) if either is no UTF-8.
@@ -306,15 +305,13 @@ class SafetensorsWriter {
   SOTTO_COLD void write(std::filesystem::path const& path) const {
     // Wide elements first, as the format's own writer does: every array is then aligned in the
     // file.
-    std::vector<Entry const*> order;
-    for (const std::size_t element : {8, 4, 2, 1})
-      for (Entry const& entry : entries_)
-        if (entry.element == element) order.push_back(&entry);
+    const auto each = [&](FunctionRef<void(Entry const&)> use) {
+      for (const std::size_t element : {8, 4, 2, 1})
+        for (Entry const& entry : entries_)
+          if (entry.element == element) use(entry);
+    };
 
     std::string header = "{";
-    const auto separate = [&] {
-      if (header.size() > 1) header += ',';
-    };
     if (!metadata_.empty()) {
       header += "\"__metadata__\":{";
       bool first = true;
@@ -327,15 +324,14 @@ class SafetensorsWriter {
       header += '}';
     }
     std::size_t offset = 0;
-    for (Entry const* entry : order) {
-      separate();
-      detail::append_json_string(header, entry->name);
-      header += ":{\"dtype\":\"" + entry->dtype + "\",\"shape\":[";
-      for (std::size_t i = 0; i < entry->shape.size(); ++i) header += (i ? "," : "") + std::to_string(entry->shape[i]);
-      header +=
-          "],\"data_offsets\":[" + std::to_string(offset) + ',' + std::to_string(offset + entry->bytes.size()) + "]}";
-      offset += entry->bytes.size();
-    }
+    each([&](Entry const& entry) {
+      if (header.size() > 1) header += ',';
+      detail::append_json_string(header, entry.name);
+      header += joined({":{\"dtype\":\"", entry.dtype, "\",\"shape\":["});
+      for (std::size_t i = 0; i < entry.shape.size(); ++i) header += joined({i > 0 ? "," : "", entry.shape[i]});
+      header += joined({"],\"data_offsets\":[", offset, ",", offset + entry.bytes.size(), "]}"});
+      offset += entry.bytes.size();
+    });
     header += '}';
     header.resize((header.size() + 7) / 8 * 8, ' ');
 
@@ -343,7 +339,7 @@ class SafetensorsWriter {
     const std::uint64_t length = header.size();
     file.write(std::as_bytes(std::span(&length, 1)));
     file.write(header);
-    for (Entry const* entry : order) file.write(entry->bytes);
+    each([&](Entry const& entry) { file.write(entry.bytes); });
     file.commit();
   }
 

@@ -103,16 +103,9 @@ class KmeansFit {
   SOTTO_COLD KmeansFit(Matrix<float const> frames, KmeansOptions const& options, std::uint64_t seed, Executor& executor,
                        Report report)
       : frames_(frames), options_(options), seed_(seed), executor_(executor), report_(report),
-        pass_(options.clusters, frames.columns) {
-    distinct_ = find_distinct();
-    const std::int64_t wanted =
-        std::max<std::int64_t>(3 * std::int64_t{options_.batch}, 10 * std::int64_t{options_.clusters});
-    whole_ = frames_.rows <= wanted;
-    sample_.resize(static_cast<std::size_t>(whole_ ? frames_.rows : wanted));
-    const Permutation order(static_cast<std::uint64_t>(frames_.rows), seed_, Purpose::clusters, 1);
-    for (std::size_t i = 0; i < sample_.size(); ++i) sample_[i] = frames_.row(static_cast<int>(whole_ ? i : order(i)));
-    blocks_.emplace(sample_, frames_.columns);
-  }
+        pass_(options.clusters, frames.columns), distinct_(find_distinct()),
+        wanted_(std::max(3 * std::int64_t{options.batch}, 10 * std::int64_t{options.clusters})),
+        whole_(frames.rows <= wanted_), sample_(draw_sample()), blocks_(sample_, frames.columns) {}
 
   SOTTO_COLD Kmeans run() {
     Kmeans best;
@@ -136,6 +129,12 @@ class KmeansFit {
   }
 
  private:
+  SOTTO_COLD std::vector<float const*> draw_sample() const {
+    std::vector<float const*> sample(static_cast<std::size_t>(whole_ ? frames_.rows : wanted_));
+    const Permutation order(static_cast<std::uint64_t>(frames_.rows), seed_, Purpose::clusters, 1);
+    for (std::size_t i = 0; i < sample.size(); ++i) sample[i] = frames_.row(static_cast<int>(whole_ ? i : order(i)));
+    return sample;
+  }
   Matrix<float> view(std::vector<float>& centroids) const {
     return {centroids.data(), options_.clusters, frames_.columns, frames_.columns};
   }
@@ -159,8 +158,9 @@ class KmeansFit {
     std::vector<int> found;
     for (int i = 0; i < frames_.rows && static_cast<int>(found.size()) < options_.clusters; ++i) {
       float const* const frame = frames_.row(i);
-      const auto same = [&](int j) { return std::equal(frame, frame + frames_.columns, frames_.row(j)); };
-      if (std::none_of(found.begin(), found.end(), same)) found.push_back(i);
+      bool seen = false;
+      for (const int j : found) seen = seen || std::equal(frame, frame + frames_.columns, frames_.row(j));
+      if (!seen) found.push_back(i);
     }
     if (static_cast<int>(found.size()) < options_.clusters)
       throw_error(
@@ -176,33 +176,35 @@ class KmeansFit {
     Random random(seed_, Purpose::clusters, static_cast<std::uint32_t>(restart) + 2, 0);
     const auto count = sample_.size(), trials = static_cast<std::size_t>(2 + std::log(options_.clusters));
     const int dimensions = frames_.columns;
-    std::vector<float> centroids;
-    centroids.reserve(static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions));
-    const std::size_t room = blocks_->blocks() * FrameBlocks::block;
+    std::vector<float> centroids(static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions));
+    std::size_t filled = 0;  // numbers of the centroids chosen so far
+    const std::size_t room = blocks_.blocks() * FrameBlocks::block;
     std::vector<float> closest(room, std::numeric_limits<float>::infinity()), distances(trials * room);
     std::vector<double> cumulative(count);
     constexpr std::size_t parts = 16;
     std::vector<double> potentials(trials * parts);
-    std::vector<float const*> candidates{sample_[random.below(static_cast<std::uint32_t>(count))]};
+    std::vector<float const*> candidates(trials);
+    candidates[0] = sample_[random.below(static_cast<std::uint32_t>(count))];
+    std::size_t tried = 1;  // of the candidates
     for (;;) {
       executor_.run(parts, [&](int part) {
-        const std::size_t first = blocks_->blocks() * static_cast<std::size_t>(part) / parts,
-                          last = blocks_->blocks() * static_cast<std::size_t>(part + 1) / parts;
-        for (std::size_t t = 0; t < candidates.size(); ++t) potentials[t * parts + static_cast<std::size_t>(part)] = 0;
+        const std::size_t first = blocks_.blocks() * static_cast<std::size_t>(part) / parts,
+                          last = blocks_.blocks() * static_cast<std::size_t>(part + 1) / parts;
+        for (std::size_t t = 0; t < tried; ++t) potentials[t * parts + static_cast<std::size_t>(part)] = 0;
         for (std::size_t b = first; b < last; ++b)
-          for (std::size_t t = 0; t < candidates.size(); ++t) {
+          for (std::size_t t = 0; t < tried; ++t) {
             float* distance = distances.data() + t * room + b * FrameBlocks::block;
-            blocks_->distances(b, candidates[t], distance);
+            blocks_.distances(b, candidates[t], distance);
             double sum = 0;
             for (std::size_t i = b * FrameBlocks::block, j = 0; j < FrameBlocks::block && i < count; ++i, ++j)
               sum += static_cast<double>(distance[j] = std::min(closest[i], distance[j]));
             potentials[t * parts + static_cast<std::size_t>(part)] += sum;
           }
       });
-      flops_ += 2 * candidates.size() * count * static_cast<std::uint64_t>(dimensions);
+      flops_ += 2 * tried * count * static_cast<std::uint64_t>(dimensions);
       std::size_t chosen = 0;
       double least = std::numeric_limits<double>::infinity();
-      for (std::size_t t = 0; t < candidates.size(); ++t) {
+      for (std::size_t t = 0; t < tried; ++t) {
         double sum = 0;
         for (std::size_t part = 0; part < parts; ++part) sum += potentials[t * parts + part];
         if (sum < least) {
@@ -210,28 +212,28 @@ class KmeansFit {
           chosen = t;
         }
       }
-      centroids.insert(centroids.end(), candidates[chosen], candidates[chosen] + dimensions);
+      std::copy_n(candidates[chosen], dimensions, centroids.data() + filled);
+      filled += static_cast<std::size_t>(dimensions);
       const auto begin = distances.begin() + static_cast<std::ptrdiff_t>(chosen * room);
       std::copy(begin, begin + static_cast<std::ptrdiff_t>(count), closest.begin());
-      if (centroids.size() == static_cast<std::size_t>(options_.clusters) * static_cast<std::size_t>(dimensions))
-        return centroids;
+      if (filled == centroids.size()) return centroids;
 
       double sum = 0;
       for (std::size_t i = 0; i < count; ++i) cumulative[i] = sum += static_cast<double>(closest[i]);
-      candidates.clear();
-      if (sum > 0) {
-        for (std::size_t t = 0; t < trials; ++t) {
+      tried = sum > 0 ? trials : 1;
+      for (std::size_t t = 0; t < tried; ++t) {
+        if (sum > 0) {
           const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), random.uniform() * sum);
-          candidates.push_back(sample_[std::min(static_cast<std::size_t>(at - cumulative.begin()), count - 1)]);
+          candidates[t] = sample_[std::min(static_cast<std::size_t>(at - cumulative.begin()), count - 1)];
+        } else {
+          candidates[t] = unlike({centroids.data(), filled});  // the sample has no other frame, but the whole has
         }
-      } else {
-        candidates.push_back(unlike(centroids));  // the sample has no other frame, but the whole has
       }
     }
   }
   /// A frame that differs from every centroid so far. There is one: they are fewer than the
   /// distinct frames.
-  SOTTO_COLD float const* unlike(std::vector<float> const& centroids) const {
+  SOTTO_COLD float const* unlike(std::span<float const> centroids) const {
     const auto width = static_cast<std::size_t>(frames_.columns);
     for (const int i : distinct_) {
       bool taken = false;
@@ -271,19 +273,18 @@ class KmeansFit {
           frames_.rows, [&](int i) { return frames_.row(i); }, view(centroids));
       progress(restart, iteration, most, frames_.rows);
       const double inertia = pass_.inertia();
-      const auto counts = pass_.counts();
-      const bool empty = std::find(counts.begin(), counts.end(), 0) != counts.end();
+      const bool empty = some_idle(pass_.counts());
       // A cluster that became empty at the very end gets ten more passes to find frames.
       if (iteration >= most + (empty ? 10 : 0) || (!empty && !(before - inertia > gain * inertia))) return inertia;
       before = inertia;
-      std::vector<std::int64_t> weight(counts.size());
+      std::vector<std::int64_t> weight(static_cast<std::size_t>(options_.clusters));
       pass_.move(view(centroids), weight);
       if (empty) reseed(centroids, weight);
     }
   }
 
   SOTTO_COLD void reseed(std::vector<float>& centroids, std::vector<std::int64_t> const& weight) {
-    const std::size_t asked = place_idle(*blocks_, sample_, view(centroids), weight);
+    const std::size_t asked = place_idle(blocks_, sample_, view(centroids), weight);
     flops_ += 2 * static_cast<std::uint64_t>(asked) * sample_.size() * static_cast<std::uint64_t>(frames_.columns);
   }
 
@@ -294,9 +295,10 @@ class KmeansFit {
   Report report_;
   LloydPass<float> pass_;
   std::vector<int> distinct_;
-  bool whole_ = false;                 // the sample is all there is
-  std::vector<float const*> sample_;   // rows of frames_
-  std::optional<FrameBlocks> blocks_;  // the sample's numbers
+  std::int64_t wanted_;               // frames of the sample
+  bool whole_;                        // it is all there is
+  std::vector<float const*> sample_;  // rows of frames_
+  FrameBlocks blocks_;                // the sample's numbers
   std::uint64_t flops_ = 0;
 };
 

@@ -44,21 +44,21 @@ class SpanMasker {
     }
     const int starts = frames - length;
     spans = std::min(spans, starts);
-    hidden_.assign(static_cast<std::size_t>(frames), 0);
+    hidden_.clear();
+    hidden_.resize(static_cast<std::size_t>(frames));
     order_.resize(static_cast<std::size_t>(starts));
     for (int i = 0; i < starts; ++i) order_[static_cast<std::size_t>(i)] = i;
     for (int i = 0; i < spans; ++i) {  // the head of a Fisher-Yates shuffle
       const auto j = static_cast<std::size_t>(i) + random.below(static_cast<std::uint32_t>(starts - i));
       std::swap(order_[static_cast<std::size_t>(i)], order_[j]);
-      std::fill_n(hidden_.begin() + order_[static_cast<std::size_t>(i)], length, char{1});
+      std::fill_n(hidden_.begin() + order_[static_cast<std::size_t>(i)], length, 1);
     }
     for (int t = 0; t < frames; ++t)
       if (hidden_[static_cast<std::size_t>(t)] != 0) masked.push_back(first_row + t);
   }
 
  private:
-  std::vector<char> hidden_;
-  std::vector<int> order_;
+  std::vector<int> hidden_, order_;
 };
 
 }  // namespace sotto::inline SOTTO_ABI

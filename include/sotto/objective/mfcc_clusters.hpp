@@ -1,6 +1,7 @@
 // HuBERT's first labels: k-means clusters of MFCC frames.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -67,23 +68,25 @@ class MfccLabels {
 
   /// Labels all utterances of the source. Adds to flops().
   SOTTO_COLD void label(AnySource const& source, Executor& executor) {
-    offsets_.assign(1, 0);
-    std::vector<std::uint32_t> all(source.size());
+    offsets_.clear();
+    offsets_.push_back(0);
+    std::vector<std::uint32_t> all;
     std::uint64_t frames = 0;
     for (std::size_t i = 0; i < source.size(); ++i) {
-      all[i] = static_cast<std::uint32_t>(i);
+      all.push_back(static_cast<std::uint32_t>(i));
       const int mfcc_frames = frontend::Mfcc::frames(source.samples(i));
       frames += static_cast<std::uint64_t>(mfcc_frames);
-      offsets_.push_back(offsets_.back() + static_cast<std::uint64_t>((mfcc_frames + 1) / 2));
+      offsets_.push_back(offsets_.back() + (mfcc_frames + 1) / 2);
     }
-    labels_.resize(offsets_.back());
+    labels_ = std::vector<std::uint16_t>(static_cast<std::size_t>(offsets_.back()));
     each_utterance(source, all, executor, [&](std::size_t i, std::span<float const> samples, frontend::Mfcc& mfcc) {
       const int n = frontend::Mfcc::frames(static_cast<std::int64_t>(samples.size()));
       std::vector<float> features(static_cast<std::size_t>(n) * dimensions);
       std::vector<std::uint16_t> labels(static_cast<std::size_t>(n));
       mfcc.compute(samples, {features.data(), n, dimensions, dimensions});
       assign({features.data(), n, dimensions, dimensions}, model_, labels.data());
-      for (std::size_t t = 0; 2 * t < labels.size(); ++t) labels_[offsets_[i] + t] = labels[2 * t];
+      for (std::size_t t = 0; 2 * t < labels.size(); ++t)
+        labels_[static_cast<std::size_t>(offsets_[i]) + t] = labels[2 * t];
     });
     flops_ += frontend::Mfcc::flops(static_cast<std::int64_t>(frames)) +
               2 * frames * static_cast<std::uint64_t>(model_.clusters) * dimensions;
@@ -94,11 +97,8 @@ class MfccLabels {
   /// The labels of frames [first, first + n) of an utterance, 20 ms apart, into `to`. Clean input beyond the last label
   /// takes the last one: the front-end never has more frames than there are labels.
   SOTTO_COLD void read(std::size_t utterance, int first, int n, int* to) const {
-    const std::uint64_t begin = offsets_[utterance], end = offsets_[utterance + 1];
-    for (int t = 0; t < n; ++t) {
-      const std::uint64_t at = begin + static_cast<std::uint64_t>(first + t);
-      to[t] = labels_[at < end ? at : end - 1];
-    }
+    const std::int64_t begin = offsets_[utterance] + first, last = offsets_[utterance + 1] - 1;
+    for (int t = 0; t < n; ++t) to[t] = labels_[static_cast<std::size_t>(std::min(begin + t, last))];
   }
 
   /// What a checkpoint keeps: the centroids, [clusters, 39].
@@ -107,7 +107,8 @@ class MfccLabels {
     if (state.size() != static_cast<std::size_t>(model_.clusters) * dimensions)
       throw_error(ErrorCode::checkpoint, {"the clusters of the checkpoint have the wrong size"});
     model_.dimensions = dimensions;
-    model_.centroids.assign(state.begin(), state.end());
+    model_.centroids.resize(state.size());
+    std::copy(state.begin(), state.end(), model_.centroids.begin());
   }
 
  private:
@@ -131,7 +132,7 @@ class MfccLabels {
   }
 
   Kmeans model_{};
-  std::vector<std::uint64_t> offsets_;
+  std::vector<std::int64_t> offsets_;
   std::vector<std::uint16_t> labels_;
   std::uint64_t flops_ = 0;
 };

@@ -47,7 +47,7 @@ template <class Frontend, class Augmentation, class Targets, bool Raw> class Bat
     packing_.deal(lengths_, order_, lane_of_);
     const int lanes = packing_.lanes(batch.rows, crops.size());
     if (batch.lanes.size() < static_cast<std::size_t>(lanes)) {
-      batch.lanes.resize(static_cast<std::size_t>(lanes));
+      batch.lanes = std::vector<PackedLane>(static_cast<std::size_t>(lanes));
       for (auto& lane : batch.lanes) lane.reserve(lane_capacity_, Raw ? 0 : Frontend::features);
     }
     for (auto& lane : batch.lanes) lane.clear();

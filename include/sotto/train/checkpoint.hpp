@@ -22,7 +22,7 @@ class SpecMismatch : public Error {
   struct Field {
     std::string name, wanted, found;
   };
-  SpecMismatch(std::filesystem::path path, std::vector<Field> fields)
+  SOTTO_COLD SpecMismatch(std::filesystem::path path, std::vector<Field> fields)
       : Error(ErrorCode::checkpoint, sentence(fields), std::move(path)), fields_(std::move(fields)) {}
   std::vector<Field> const& fields() const { return fields_; }
 
@@ -107,14 +107,15 @@ class Checkpoint {
   }
 
   /// All parameters of the table, into a flat buffer. Error(checkpoint) if some number is not finite.
-  void read(std::span<ParameterEntry const> table, float* values) const {
+  SOTTO_COLD void read(std::span<ParameterEntry const> table, float* values) const {
     for (auto const& entry : table) {
       const std::span<float> numbers(values + entry.offset, entry.size);
       read(entry.name(), numbers);
-      if (!std::all_of(numbers.begin(), numbers.end(), [](float x) { return std::isfinite(x); }))
-        throw_error(ErrorCode::checkpoint,
-                    {"tensor '", entry.name(), "' holds numbers that are not finite; use an earlier checkpoint"},
-                    path_);
+      for (const float x : numbers)
+        if (!std::isfinite(x))
+          throw_error(ErrorCode::checkpoint,
+                      {"tensor '", entry.name(), "' holds numbers that are not finite; use an earlier checkpoint"},
+                      path_);
     }
   }
   /// One tensor, of as many numbers.
@@ -134,21 +135,21 @@ class Checkpoint {
     SOTTO_COLD void texts(std::string_view prefix, Texts const& all) {
       for (auto const& [name, value] : all) file_.set_metadata(joined({prefix, name}), value);
     }
-    void parameters(std::span<ParameterEntry const> table, float const* values) {
+    SOTTO_COLD void parameters(std::span<ParameterEntry const> table, float const* values) {
       for (auto const& entry : table) {
         std::vector<std::int64_t> shape;
         for (int i = 0; i < entry.rank(); ++i) shape.push_back(entry.info.extents[static_cast<std::size_t>(i)]);
         file_.add(entry.name(), shape, std::span<float const>(values + entry.offset, entry.size));
       }
     }
-    void tensor(std::string const& name, std::span<float const> values) {
+    SOTTO_COLD void tensor(std::string const& name, std::span<float const> values) {
       file_.add(name, {static_cast<std::int64_t>(values.size())}, values);
     }
-    void tensor(std::string const& name, std::span<double const> values) {
+    SOTTO_COLD void tensor(std::string const& name, std::span<double const> values) {
       file_.add(name, {static_cast<std::int64_t>(values.size())}, values);
     }
     /// Replaces the checkpoint in the directory, atomically; makes the directory if needed.
-    std::filesystem::path write(std::filesystem::path const& directory) {
+    SOTTO_COLD std::filesystem::path write(std::filesystem::path const& directory) {
       make(directory);
       file_.set_metadata("format", format);
       const auto path = directory / file_name;

@@ -25,17 +25,20 @@ struct Division {
   SOTTO_COLD static Division of(AnySource const& source, HeldOutOptions const& options, bool exclude_test,
                                 std::uint64_t seed, int crop, FunctionRef<int(std::size_t)> frames) {
     Division division;
+    const auto drawn = [&](std::uint32_t cursor, std::uint64_t item) {
+      return Random(seed, Purpose::held_out, cursor, item).uniform() < options.speakers;
+    };
     for (std::size_t i = 0; i < source.size(); ++i) {
       const auto utterance = static_cast<std::uint32_t>(i);
       if (frames(i) < 2) continue;
       const std::string_view split = source.split(i), speaker = source.speaker(i);
       bool out = split == "val";
       if (!out && speaker.empty()) {
-        out = Random(seed, Purpose::held_out, 0, i).uniform() < options.speakers;
+        out = drawn(0, i);
       } else if (!out) {
         Fingerprint hash;  // a function of the name, so that more data move nobody
         hash.add(speaker);
-        out = Random(seed, Purpose::held_out, 1, hash.value()).uniform() < options.speakers;
+        out = drawn(1, hash.value());
       }
       if (out)
         division.held_out.push_back(utterance);
@@ -50,7 +53,7 @@ struct Division {
       const auto n = std::max<std::size_t>(
           1, static_cast<std::size_t>(options.speakers * static_cast<double>(division.train.size())));
       const Permutation order(division.train.size(), seed, Purpose::held_out);
-      std::vector<char> out(division.train.size(), 0);
+      std::vector<int> out(division.train.size());
       for (std::size_t i = 0; i < n; ++i) out[order(i)] = 1;
       std::vector<std::uint32_t> train;
       for (std::size_t i = 0; i < division.train.size(); ++i)

@@ -50,12 +50,16 @@ class History {
   /// As tensors of a checkpoint: points of four numbers, then the mean under way. Each lives until it is asked for
   /// again.
   SOTTO_COLD std::vector<double> const& step_numbers() {
-    flatten(points_, flat_);
-    for (const double n : {sum_.loss, sum_.masked_accuracy, static_cast<double>(summed_), part_}) flat_.push_back(n);
+    flat_ = flattened(points_, 4);
+    double* const rest = flat_.data() + flat_.size() - 4;
+    rest[0] = sum_.loss;
+    rest[1] = sum_.masked_accuracy;
+    rest[2] = summed_;
+    rest[3] = part_;
     return flat_;
   }
   SOTTO_COLD std::vector<double> const& held_out_numbers() {
-    flatten(held_out_, flat_held_out_);
+    flat_held_out_ = flattened(held_out_, 0);
     return flat_held_out_;
   }
   SOTTO_COLD void restore(std::span<double const> steps, std::span<double const> held_out) {
@@ -73,10 +77,13 @@ class History {
  private:
   static constexpr int parts = 400;
 
-  SOTTO_COLD static void flatten(std::vector<Point> const& points, std::vector<double>& to) {
-    to.clear();
+  /// The numbers of points, and room for some more.
+  SOTTO_COLD static std::vector<double> flattened(std::vector<Point> const& points, std::size_t more) {
+    std::vector<double> numbers(4 * points.size() + more);
+    double* to = numbers.data();
     for (auto const& p : points)
-      for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) to.push_back(n);
+      for (const double n : {p.flops, p.step, p.loss, p.masked_accuracy}) *to++ = n;
+    return numbers;
   }
   SOTTO_COLD static void unflatten(std::span<double const> numbers, std::vector<Point>& points) {
     points.clear();

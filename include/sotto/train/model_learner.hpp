@@ -37,6 +37,7 @@ template <class Model, class B> class ModelLearner final : public Learner {
     const int crop = Frontend::frames(options.batch.crop.count() * 16);
     EngineOf<Model, B>::expect(options.run(), {std::max({options.batch.rows, options.held_out.rows, crop}), crop});
   }
+  SOTTO_COLD ~ModelLearner() override = default;
   using EngineKind = typename EngineOf<Model, B>::type;
   EngineKind& engine() { return *engine_; }
 

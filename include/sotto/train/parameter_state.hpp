@@ -26,21 +26,22 @@ template <class B> class ParameterState {
 
   SOTTO_COLD ParameterState(Executor& executor, Workers<B>& workers, std::span<ParameterEntry const> table, int slots)
       : executor_(executor), workers_(workers), table_(table), size_(count(table)), values_(size_ * sizeof(R)),
-        first_(size_ * sizeof(R)), second_(size_ * sizeof(R)), partial_((size_ + chunk - 1) / chunk) {
-    for (int i = 0; i < slots; ++i) gradients_.emplace_back(size_ * sizeof(R));
-  }
+        first_(size_ * sizeof(R)), second_(size_ * sizeof(R)), slots_(slots),
+        gradients_(static_cast<std::size_t>(slots) * slot_bytes(size_)), partial_((size_ + chunk - 1) / chunk) {}
   /// Bytes that so many numbers take.
   static constexpr std::size_t bytes(std::size_t size, int slots) {
-    return (3 + static_cast<std::size_t>(slots)) * size * sizeof(R);
+    return 3 * size * sizeof(R) + static_cast<std::size_t>(slots) * slot_bytes(size);
   }
 
   std::size_t size() const { return size_; }
-  int slots() const { return static_cast<int>(gradients_.size()); }
+  int slots() const { return slots_; }
   R* values() const { return values_.template as<R>(); }
   R* first_moments() const { return first_.template as<R>(); }
   R* second_moments() const { return second_.template as<R>(); }
   /// Slot 0 holds the gradient after reduce().
-  R* gradients(int slot = 0) const { return gradients_[static_cast<std::size_t>(slot)].template as<R>(); }
+  R* gradients(int slot = 0) const {
+    return reinterpret_cast<R*>(gradients_.begin() + static_cast<std::size_t>(slot) * slot_bytes(size_));
+  }
 
   /// Sums the slots into the first, a piece at a time that stays in a cache, and measures the sum while it is there.
   SOTTO_NOINLINE void reduce() {
@@ -74,6 +75,8 @@ template <class B> class ParameterState {
 
  private:
   static constexpr std::size_t chunk = std::size_t{1} << 16;
+  /// Slots begin at cache lines.
+  static constexpr std::size_t slot_bytes(std::size_t size) { return (size * sizeof(R) + 63) / 64 * 64; }
 
   /// f(backend, begin, size), in parallel.
   SOTTO_NOINLINE void each_chunk(FunctionRef<void(B&, std::size_t, std::size_t)> f) {
@@ -89,7 +92,8 @@ template <class B> class ParameterState {
   std::span<ParameterEntry const> table_;
   std::size_t size_;
   Buffer values_, first_, second_;
-  std::vector<Buffer> gradients_;
+  int slots_;
+  Buffer gradients_;
   std::vector<double> partial_;
 };
 

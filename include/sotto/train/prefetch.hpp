@@ -16,10 +16,11 @@ namespace sotto::inline SOTTO_ABI {
 /// A ring of two batches: one trained on, one being made. `make(Batch&)` is called on the background thread, in order.
 class Prefetch {
  public:
-  explicit Prefetch(std::function<void(Batch&)> make) : make_(std::move(make)), thread_([this] { serve(); }) {}
+  SOTTO_COLD explicit Prefetch(std::function<void(Batch&)> make)
+      : make_(std::move(make)), thread_([this] { serve(); }) {}
   Prefetch(Prefetch const&) = delete;
   Prefetch& operator=(Prefetch const&) = delete;
-  ~Prefetch() {
+  SOTTO_COLD ~Prefetch() {
     {
       std::lock_guard lock(mutex_);
       ended_ = true;
@@ -29,14 +30,14 @@ class Prefetch {
   }
 
   /// The oldest batch not yet released; waits for it. Rethrows what make threw.
-  Batch const& front() {
+  SOTTO_COLD Batch const& front() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return made_ > taken_ || failure_; });
     if (made_ > taken_) return ring_[taken_ % ring_.size()];
     std::rethrow_exception(failure_);
   }
   /// Done with front().
-  void release() {
+  SOTTO_COLD void release() {
     {
       std::lock_guard lock(mutex_);
       ++taken_;
@@ -45,7 +46,7 @@ class Prefetch {
   }
 
  private:
-  void serve() {
+  SOTTO_COLD void serve() {
     std::unique_lock lock(mutex_);
     for (;;) {
       changed_.wait(lock, [this] { return ended_ || made_ - taken_ < ring_.size(); });

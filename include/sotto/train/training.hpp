@@ -68,6 +68,8 @@ class Training {
     start_prefetch();
   }
 
+  SOTTO_COLD ~Training() = default;
+
   /// Does one optimiser step. nullopt: training has ended, and outcome() says how.
   SOTTO_COLD std::optional<Step> step() { return step(false); }
 
@@ -150,9 +152,9 @@ class Training {
   SOTTO_COLD std::optional<Step> step(bool may_run_ahead) {
     if (outcome_ && !finished_) return std::nullopt;
     const auto start = Clock::now();
-    if (!finished_ && under_way_.empty() && !submit()) return end(end_outcome_, std::string(end_reason_));
+    if (!finished_ && begun_ == 0 && !submit()) return end(end_outcome_, std::string(end_reason_));
     // What follows this step and reads the model allows no step ahead of it.
-    const double fraction = finished_ ? finished_->fraction : under_way_.front().fraction;
+    const double fraction = finished_ ? finished_->fraction : under_way_[0].fraction;
     const bool evaluates = has_held_out() && options_.held_out.every > 0 && fraction >= next_evaluation_;
     const bool saves = !options_.checkpoint.directory.empty() && Clock::now() - saved_ >= options_.checkpoint.every;
     if (may_run_ahead && !finished_ && !evaluates && !saves && learner_.steps_ahead() > 0) {
@@ -181,11 +183,11 @@ class Training {
   }
   /// Waits for the oldest step under way. nullopt: it diverged, which ends the training.
   SOTTO_COLD std::optional<Step> finish(Clock::time_point start) {
-    const StepUnderWay done = under_way_.front();
-    under_way_.erase(under_way_.begin());
+    const StepUnderWay done = std::exchange(under_way_[0], under_way_[1]);
+    --begun_;
     const auto [measures, norm] = learner_.collect();
     if (std::string why = divergence(measures.loss, norm); !why.empty()) {
-      for (; !under_way_.empty(); under_way_.pop_back()) learner_.collect();
+      for (; begun_ > 0; --begun_) learner_.collect();
       return end(Outcome::diverged, std::move(why));
     }
     spending_.bill_step(done.cost, done.audio_seconds);
@@ -203,7 +205,7 @@ class Training {
   /// What a program measures or saves itself is the model after all steps that were begun: the one ahead is finished,
   /// and step() tells of it next.
   void finish_ahead() {
-    if (!under_way_.empty()) finished_ = finish(Clock::now());
+    if (begun_ > 0) finished_ = finish(Clock::now());
   }
   /// Begins the next step; false where there is none, and why stands in end_outcome_ and end_reason_.
   SOTTO_COLD bool submit() {
@@ -221,7 +223,7 @@ class Training {
     step.waited = seconds_since(start);
     step.cost = learner_.cost(batch);
     Spending planned = spending_;  // as it will be when the steps under way are done
-    for (auto const& earlier : under_way_) planned.bill_step(earlier.cost, earlier.audio_seconds);
+    for (int i = 0; i < begun_; ++i) planned.bill_step(under_way_[i].cost, under_way_[i].audio_seconds);
     if (!planned.pays_for(step.cost, batch)) return refuse(Outcome::budget_spent, {});
     const double before = planned.fraction();
     step.audio_seconds = batch.audio_seconds;
@@ -231,7 +233,7 @@ class Training {
     step.rate = learning_rate(options_.optimizer, (before + step.fraction) / 2);
     learner_.submit(batch, options_.optimizer, step.rate, planned.steps());
     prefetch_->release();
-    under_way_.push_back(step);
+    under_way_[begun_++] = step;
     return true;
   }
   SOTTO_COLD void check() const {
@@ -274,7 +276,7 @@ class Training {
   SOTTO_COLD Checkpoint reopen() {
     Checkpoint checkpoint = Checkpoint::open(options_.checkpoint.directory);
     checkpoint.expect(learner_.spec_fields());
-    if (checkpoint.text("run.corpus") != std::to_string(source_.fingerprint()))
+    if (checkpoint.text("run.corpus") != joined({source_.fingerprint()}))
       throw_error(ErrorCode::checkpoint,
                   {"the run was begun on other data; resume it with the same files, or begin another directory"},
                   checkpoint.path());
@@ -337,15 +339,17 @@ class Training {
     if (options_.on_preparation) options_.on_preparation({phase, done});
   }
   SOTTO_COLD void start_prefetch() {
-    Sampler::Plan plan;
-    plan.crops.reserve(static_cast<std::size_t>(options_.batch.rows));
-    prefetch_.emplace([this, cursor = static_cast<std::uint32_t>(steps()), position = position_,
-                       plan = std::move(plan)](Batch& batch) mutable {
-      sampler_->plan(position, plan);
-      batch.position = position;
-      batch.next = position = plan.next;
-      learner_.make(plan.crops, cursor++, Purpose::mask, batch);
-    });
+    plan_.crops.reserve(static_cast<std::size_t>(options_.batch.rows));
+    plan_.next = position_;
+    cursor_ = static_cast<std::uint32_t>(steps());
+    prefetch_.emplace([this](Batch& batch) { make_next(batch); });
+  }
+  /// On prefetch_'s thread.
+  SOTTO_COLD void make_next(Batch& batch) {
+    batch.position = plan_.next;
+    sampler_->plan(batch.position, plan_);
+    batch.next = plan_.next;
+    learner_.make(plan_.crops, cursor_++, Purpose::mask, batch);
   }
   /// A wall-clock budget becomes FLOPs: the speed of a few batches, not applied, times what labels and evaluations
   /// leave of it.
@@ -457,11 +461,14 @@ class Training {
   int narrow_steps_ = 0;
   std::optional<Outcome> outcome_;
   std::string reason_, save_failure_;
-  std::vector<StepUnderWay> under_way_;  // in order; two at most
-  std::optional<Step> finished_;         // ahead of its turn
+  StepUnderWay under_way_[2]{};  // in order; the first begun_
+  int begun_ = 0;
+  std::optional<Step> finished_;  // ahead of its turn
   Outcome end_outcome_{};
   std::string_view end_reason_;
   std::filesystem::path checkpoint_path_;
+  Sampler::Plan plan_;  // what prefetch_ makes, and for which step: its thread's own
+  std::uint32_t cursor_ = 0;
   std::optional<Prefetch> prefetch_;  // last: it uses the others
 };
 

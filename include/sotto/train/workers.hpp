@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstddef>
-#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -16,21 +15,21 @@ namespace sotto::inline SOTTO_ABI {
 /// As many workers as tasks may run at once. Any task may hold any worker: what is computed does not depend on it.
 template <class B> class Workers {
  public:
-  struct Worker {
-    Worker(std::size_t bytes, int classes) : arena(bytes), histogram(static_cast<std::size_t>(classes)) {}
+  struct alignas(64) Worker {  // no two of them write to one cache line
     B backend;
     Buffer arena;
     std::vector<double> histogram;  ///< [classes]
   };
 
-  SOTTO_COLD Workers(int n, std::size_t arena_bytes, int classes) {
+  SOTTO_COLD Workers(int n, std::size_t arena_bytes, int classes) : all_(static_cast<std::size_t>(n)) {
     for (int i = 0; i < n; ++i) {
-      all_.push_back(std::make_unique<Worker>(arena_bytes, classes));
+      (*this)[i].arena = Buffer(arena_bytes);
+      (*this)[i].histogram = std::vector<double>(static_cast<std::size_t>(classes));
       idle_.push_back(i);
     }
   }
   int size() const { return static_cast<int>(all_.size()); }
-  Worker& operator[](int i) { return *all_[static_cast<std::size_t>(i)]; }
+  Worker& operator[](int i) { return all_[static_cast<std::size_t>(i)]; }
 
   /// A worker that nobody else uses while the lease lives.
   class Lease {
@@ -63,7 +62,7 @@ template <class B> class Workers {
   };
 
  private:
-  std::vector<std::unique_ptr<Worker>> all_;
+  std::vector<Worker> all_;
   std::vector<int> idle_;
   std::mutex mutex_;
   std::condition_variable returned_;

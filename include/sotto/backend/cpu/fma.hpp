@@ -132,7 +132,7 @@ struct Fma : detail::RegisterKernel<Fma, float, float> {
   static void copy_row(float const* from, int k, float* to) {
     std::memcpy(to, from, static_cast<std::size_t>(k) * sizeof(float));
   }
-  /// Column j to j + n of some rows of B as a row of units; only the first of `next` rows is read.
+  /// n columns of a row of B, as units.
   template <class Source> static SOTTO_ALWAYS_INLINE Vec unit_row(Source const* b, std::ptrdiff_t, int, int n) {
     return load_part(b, n);
   }

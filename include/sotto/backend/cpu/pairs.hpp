@@ -26,7 +26,7 @@ struct PairUnits {
   static constexpr int depth = 2;
   static constexpr bool copies = true;  ///< rows of any length and at any stride become whole units
 
-  /// Columns j to j + n of rows of B as a row of units; `present` rows are left from b on.
+  /// n columns of two rows of B, as units; `present` rows are left from b on.
   template <class Source>
   static SOTTO_ALWAYS_INLINE VecBits unit_row(Source const* b, std::ptrdiff_t row, int present, int n) {
     if (present <= 0) return VecBits{};

@@ -81,14 +81,14 @@ template <class Registers> struct Tiles : detail::PairUnits {
   static constexpr int step = 16, rows = 32, most_units = 512, gradient_units = 384;
   static constexpr int left_stride = gradient_units + 16, left_size = rows * left_stride;
 
-  /// C = A B. 16 or 32 rows of A are read and of C are written, 16 or 32 columns: what is beyond `rows` and `columns`
-  /// there is undefined.
-  static SOTTO_NOINLINE void multiply(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* c,
+  /// C = A B. 16 or 32 rows of A are read and of C are written, 16 or 32 columns: what is beyond m and n there is
+  /// undefined.
+  static SOTTO_NOINLINE void multiply(int m, int n, detail::Strip<Left, Unit> const& strip, float* c,
                                       std::ptrdiff_t c_stride) {
     constexpr std::ptrdiff_t unit = sizeof(Unit);
     const std::ptrdiff_t a_bytes = strip.a_stride * unit, b_bytes = strip.b_stride * unit,
                          c_bytes = c_stride * static_cast<std::ptrdiff_t>(sizeof(float));
-    const bool lower = rows > 16, right = columns > 16;
+    const bool lower = m > 16, right = n > 16;
     Registers::template zero<0>();
     if (right) Registers::template zero<1>();
     if (lower) Registers::template zero<2>();
@@ -115,9 +115,9 @@ template <class Registers> struct Tiles : detail::PairUnits {
     if (lower && right) Registers::template store<3>(c + 16 * c_stride + 16, c_bytes);
   }
   /// `left` lies transposed already.
-  static void multiply_transposed(int rows, int columns, detail::Strip<Left, Unit> const& strip, float* c,
+  static void multiply_transposed(int m, int n, detail::Strip<Left, Unit> const& strip, float* c,
                                   std::ptrdiff_t c_stride) {
-    multiply(rows, columns, strip, c, c_stride);
+    multiply(m, n, strip, c, c_stride);
   }
   static void copy_row(bf16 const* from, int k, Left* to) {
     const int whole = k / 2;

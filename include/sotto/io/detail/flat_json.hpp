@@ -6,10 +6,10 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include <sotto/config.hpp>
 #include <sotto/core/error.hpp>
+#include <sotto/core/parallel.hpp>
 
 namespace sotto::detail::inline SOTTO_ABI {
 
@@ -62,18 +62,18 @@ class FlatJson {
   }
 
   /// entry(key) is called for each key and must read its value.
-  template <class Entry> void object(Entry entry) {
+  SOTTO_COLD void object(FunctionRef<void(std::string_view)> entry) {
     expect('{');
     if (accept('}')) return;
     do {
       std::string key = string();
       expect(':');
-      entry(std::move(key));
+      entry(key);
     } while (accept(','));
     expect('}');
   }
   /// element() is called at each element and must read it.
-  template <class Element> void array(Element element) {
+  SOTTO_COLD void array(FunctionRef<void()> element) {
     expect('[');
     if (accept(']')) return;
     do element();
@@ -143,7 +143,7 @@ class FlatJson {
   [[noreturn]] void fail(std::initializer_list<Piece> what) const {
     throw_error(ErrorCode::file, {"its header is no valid JSON: ", joined(what), " at byte ", at_, "."}, path_);
   }
-  char take() {
+  SOTTO_COLD char take() {
     if (at_ == text_.size()) fail({"a sudden end"});
     return text_[at_++];
   }
@@ -151,13 +151,13 @@ class FlatJson {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
       ++at_;
   }
-  bool accept(char c) {
+  SOTTO_COLD bool accept(char c) {
     skip_blanks();
     if (at_ == text_.size() || text_[at_] != c) return false;
     ++at_;
     return true;
   }
-  SOTTO_COLD void expect(char c) {
+  void expect(char c) {
     if (!accept(c)) fail({"no '", c, "' where one is due"});
   }
   SOTTO_COLD unsigned hex4() {

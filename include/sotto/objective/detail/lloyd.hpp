@@ -26,13 +26,12 @@ template <class Scalar> class LloydPass {
 
   LloydPass(int clusters, int dimensions)
       : clusters_(clusters), dimensions_(dimensions),
-        size_(static_cast<std::size_t>(clusters) * static_cast<std::size_t>(dimensions)) {}
+        size_(static_cast<std::size_t>(clusters) * static_cast<std::size_t>(dimensions)), slots_(most_slots) {}
 
   /// row(i), i < frames, is a frame's begin. Fills sums, counts and inertia.
   SOTTO_COLD void measure(int frames, Row row, Matrix<Scalar const> centroids, Executor& executor) {
     nearest_.prepare(centroids);
-    const int slots = std::clamp(frames / 256, 1, 32);
-    slots_.resize(std::max(slots_.size(), static_cast<std::size_t>(slots)));
+    const int slots = std::clamp(frames / 256, 1, most_slots);
     executor.run(slots, [&](int s) {
       Slot& slot = slots_[static_cast<std::size_t>(s)];
       slot.sums.assign(size_, 0);
@@ -91,6 +90,7 @@ template <class Scalar> class LloydPass {
   }
 
  private:
+  static constexpr int most_slots = 32;
   struct Slot {
     std::vector<double> sums;  // [clusters, dimensions]
     std::vector<std::int64_t> counts;
@@ -111,12 +111,19 @@ template <class Scalar> class LloydPass {
   std::vector<Slot> slots_;
 };
 
+/// Whether some centroid has no frames.
+inline SOTTO_COLD bool some_idle(std::vector<std::int64_t> const& weight) {
+  for (const std::int64_t frames : weight)
+    if (frames == 0) return true;
+  return false;
+}
+
 /// Centroids of no weight go, one after another, to the row that is farthest from all others; where
 /// every row is a centroid already they stay. blocks: of rows. Returns how many centroids were
 /// compared with all rows.
 inline SOTTO_COLD std::size_t place_idle(FrameBlocks const& blocks, std::vector<float const*> const& rows,
                                          Matrix<float> centroids, std::vector<std::int64_t> const& weight) {
-  if (std::find(weight.begin(), weight.end(), 0) == weight.end()) return 0;
+  if (!some_idle(weight)) return 0;
   std::size_t compared = 0;
   std::vector<float> distance(rows.size(), std::numeric_limits<float>::infinity());
   const auto approach = [&](float const* centroid) {

@@ -34,7 +34,7 @@ template <class Scalar> class NearestCentroid {
     dimensions_ = centroids.columns;
     tiles_ = (centroids.rows + width - 1) / width;
     const auto stride = static_cast<std::size_t>(dimensions_ + 1) * width;  // a tile's first row is -|c|²/2
-    packed_.assign(static_cast<std::size_t>(tiles_) * stride, Scalar(0));
+    packed_ = std::vector<Scalar>(static_cast<std::size_t>(tiles_) * stride);
     for (int k = 0; k < tiles_ * width; ++k) {
       Scalar* to = packed_.data() + static_cast<std::size_t>(k / width) * stride + k % width;
       if (k >= centroids.rows) {

@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -60,11 +61,8 @@ class OptionText {
     else
       value = Budget::parse(read(name));
   }
-  SOTTO_COLD void real(std::string_view name, double& value) { number(name, value); }
-  SOTTO_COLD void natural(std::string_view name, std::uint64_t& value) { number(name, value); }
-  SOTTO_COLD void whole(std::string_view name, std::int64_t& value) { number(name, value); }
   // to_chars and from_chars: exact, and the same in every locale
-  template <class T> void number(std::string_view name, T& value) {
+  SOTTO_COLD void real(std::string_view name, double& value) {
     if (to_ != nullptr) {
       char text[40];
       write(name, {text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, value).ptr - text)});
@@ -73,7 +71,23 @@ class OptionText {
     std::string const& text = read(name);
     const auto end = text.data() + text.size();
     const auto result = std::from_chars(text.data(), end, value);
-    if (result.ec != std::errc{} || result.ptr != end)
+    expect_number(name, text, result.ec == std::errc{} && result.ptr == end);
+  }
+  // integers of which no other text is read than the one that is written
+  SOTTO_COLD void natural(std::string_view name, std::uint64_t& value) {
+    if (to_ != nullptr) return write(name, joined({value}));
+    std::string const& text = read(name);
+    value = std::strtoull(text.c_str(), nullptr, 10);
+    expect_number(name, text, joined({value}) == text);
+  }
+  SOTTO_COLD void whole(std::string_view name, std::int64_t& value) {
+    if (to_ != nullptr) return write(name, joined({value}));
+    std::string const& text = read(name);
+    value = std::strtoll(text.c_str(), nullptr, 10);
+    expect_number(name, text, joined({value}) == text);
+  }
+  SOTTO_COLD void expect_number(std::string_view name, std::string const& text, bool is_number) const {
+    if (!is_number)
       throw_error(ErrorCode::checkpoint,
                   {"the checkpoint says '", text, "' for '", prefix_, name, "', which is no number: it is damaged"},
                   path_);
