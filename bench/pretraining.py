@@ -55,12 +55,13 @@ def train_seconds(lines):
 
 
 def measure(contender, words, arguments, budget, threads, seed):
-    name = f"{contender.replace(',', '-')}-{budget}-{threads}-{seed}"
+    name = f"{contender.replace(',', '-').replace(' ', '-')}-{budget}-{threads}-{seed}"
     out = arguments.out / name
     common = ["--data", arguments.data, "--threads", threads, "--seed", seed, "--out", out]
     common += ["--held-out-every", arguments.held_out_every]
-    if contender == "sotto":
+    if contender.startswith("sotto "):
         train = [arguments.program, "pretrain", "--json", "--model", "tiny", "--budget", f"{budget}flop"]
+        train += ["--precision", contender.split()[1]]
         train += common + ["--batch-rows", arguments.batch_frames]
         probe = [arguments.program, "probe", "--json", "--task", "words"]
     else:
@@ -106,7 +107,7 @@ def processor_name():
 
 
 def title(contender):
-    return contender if contender == "sotto" else "PyTorch: " + contender.replace(",", ", ")
+    return contender if contender.startswith("sotto ") else "PyTorch: " + contender.replace(",", ", ")
 
 
 def table(results, arguments):
@@ -131,7 +132,7 @@ def table(results, arguments):
     ]
     cases = [(budget, threads) for budget in arguments.budgets for threads in arguments.threads]
     for budget, threads in cases:
-        for contender in ["sotto"] + arguments.peer:
+        for contender in arguments.contenders:
             rows = of(contender, budget, threads)
             seconds = [middle(rows, f"{what}_seconds") for what in ("setup", "train", "all", "processor")]
             lines.append(
@@ -141,32 +142,32 @@ def table(results, arguments):
                 f"{mean(rows, 'heldout_loss'):.3f} | {100 * mean(rows, 'words'):.1f} % | "
                 f"{100 * mean(rows, 'mean_std_words'):.1f} % | {middle(rows, 'memory_mib'):.0f} |"
             )
-    lines += ["", "| budget | threads | against | training | all in all |", "| --- | --- | --- | --- | --- |"]
+    mine_and_theirs = [(m, p) for m in arguments.contenders if m.startswith("sotto ") for p in arguments.peer]
+    lines += ["", "| budget | threads | sotto | against | training | all in all |", "| --- | --- | --- | --- | --- | --- |"]
     for budget, threads in cases:
-        ours = of("sotto", budget, threads)
-        for peer in arguments.peer:
-            pairs = list(zip(of(peer, budget, threads), ours))
+        for own, peer in mine_and_theirs:
+            pairs = list(zip(of(peer, budget, threads), of(own, budget, threads)))
             training, whole = (
                 statistics.median(theirs[field] / mine[field] for theirs, mine in pairs)
                 for field in ("train_seconds", "all_seconds")
             )
-            lines.append(f"| {budget} | {threads} | {title(peer)} | {training:.2f} x | {whole:.2f} x |")
+            lines.append(f"| {budget} | {threads} | {own.split()[1]} | {title(peer)} | {training:.2f} x | {whole:.2f} x |")
     lines += ["", "To the same words (20 frames):", ""]
     for budget, threads in cases:
-        for peer in arguments.peer:
+        for own, peer in mine_and_theirs:
             theirs = of(peer, budget, threads)
             enough = [
-                of("sotto", b, threads)
+                of(own, b, threads)
                 for b in arguments.budgets
-                if mean(of("sotto", b, threads), "words") >= mean(theirs, "words")
+                if mean(of(own, b, threads), "words") >= mean(theirs, "words")
             ]
             text = f"- {title(peer)}, {budget}, {threads} threads, {100 * mean(theirs, 'words'):.1f} %: "
             if enough:
                 ours = min(enough, key=lambda rows: middle(rows, "all_seconds"))
                 ratio = middle(theirs, "all_seconds") / middle(ours, "all_seconds")
-                text += f"sotto has {100 * mean(ours, 'words'):.1f} % after {ours[0]['budget']}, {ratio:.2f} x as soon"
+                text += f"{own} has {100 * mean(ours, 'words'):.1f} % after {ours[0]['budget']}, {ratio:.2f} x as soon"
             else:
-                text += "sotto has fewer at each of these budgets"
+                text += f"{own} has fewer at each of these budgets"
             lines.append(text)
     return "\n".join(lines) + "\n"
 
@@ -183,12 +184,14 @@ def main():
     parser.add_argument("--budgets", type=listed(str), default=["4e13"])
     parser.add_argument("--threads", type=listed(int), default=[len(os.sched_getaffinity(0))])
     parser.add_argument("--seeds", type=listed(int), default=[1])
+    parser.add_argument("--precisions", type=listed(str), default=["fp32", "bf16"], help="sotto's")
     parser.add_argument("--peer", action="append", help="may be repeated; bucketed,fp32,math")
     parser.add_argument("--batch-frames", type=int, default=1500)
     parser.add_argument("--held-out-every", type=float, default=0.02)
     parser.add_argument("--python", default=sys.executable, help="one that has torch, numpy and soundfile")
     arguments = parser.parse_args()
     arguments.peer = arguments.peer or ["bucketed,fp32,math"]
+    arguments.contenders = [f"sotto {precision}" for precision in arguments.precisions] + arguments.peer
     arguments.out.mkdir(parents=True, exist_ok=True)
     if any(arguments.out.iterdir()):
         raise SystemExit(f"{arguments.out} is not empty; choose another")
@@ -208,8 +211,7 @@ def main():
     for round_number, seed in enumerate(arguments.seeds):
         for budget in arguments.budgets:
             for threads in arguments.threads:
-                contenders = ["sotto"] + arguments.peer
-                for contender in contenders[:: -1 if round_number % 2 else 1]:
+                for contender in arguments.contenders[:: -1 if round_number % 2 else 1]:
                     results.append(measure(contender, words, arguments, budget, threads, seed))
     text = table(results, arguments)
     (arguments.out / "table.md").write_text(text, encoding="utf-8")

@@ -28,7 +28,7 @@ template <class C, class Store> struct EncoderParameters {
   LayerNormParameters<Store, width> norm;
   std::array<BlockParameters<typename C::BlockConfig, Store>, C::depth> blocks;
 
-  template <class F, class... P> static constexpr void visit(F&& f, P&... p) {
+  template <class F, class... P> SOTTO_COLD static constexpr void visit(F&& f, P&... p) {
     decltype(projection)::visit(f, {"feature_projection.projection.weight", "feature_projection.projection.bias"},
                                 fan_in_uniform(C::features), p.projection...);
     decltype(position)::visit(f, p.position...);
@@ -74,7 +74,7 @@ template <class C, class B> struct Encoder {
     Rows<E, width> bypass;  ///< the same around a skipped layer, where steps are replayed
   };
 
-  static constexpr Weights carve_weights(Arena& arena) {
+  SOTTO_COLD static constexpr Weights carve_weights(Arena& arena) {
     Weights w{};
     w.projection = B::carve_linear(arena, projection);
     w.position = Position::carve_weights(arena);
@@ -101,7 +101,7 @@ template <class C, class B> struct Encoder {
   /// Once a step, when gradients are complete and before they are clipped.
   static void finish(B& b, Master const& m, Gradients const& g) { Position::finish(b, m.position, g.position); }
 
-  static constexpr Activations carve(Arena& arena, int rows, int longest) {
+  SOTTO_COLD static constexpr Activations carve(Arena& arena, int rows, int longest) {
     Activations a{};
     a.projected = arena.rows<E, width>(rows);
     a.position = Position::carve(arena, rows, longest);

@@ -35,7 +35,7 @@ template <class Model, Backend B> struct Network {
 
   template <class T> static auto carve_parameters(T* flat) { return detail::TableOf<Model>::type::carve(flat); }
 
-  static constexpr Weights carve_weights(Arena& arena) {
+  SOTTO_COLD static constexpr Weights carve_weights(Arena& arena) {
     return {EncoderLayer::carve_weights(arena), Head::carve_weights(arena)};
   }
   /// Bytes of the working copy that products read.
@@ -57,7 +57,7 @@ template <class Model, Backend B> struct Network {
     Head::finish(b, m.objective, g.objective);
   }
 
-  static constexpr Activations carve(Arena& arena, Capacity capacity) {
+  SOTTO_COLD static constexpr Activations carve(Arena& arena, Capacity capacity) {
     return {EncoderLayer::carve(arena, capacity.rows, capacity.longest), Head::carve(arena, capacity.rows)};
   }
   /// Bytes of a lane's activations.
