@@ -60,7 +60,9 @@ template <class Policy, int HeadWidth> void measure(char const* name, int length
   Aligned qkv(size(3 * width)), out(size(width)), d_out(size(width)), d_qkv(size(3 * width)), log_sum(size(heads)),
       gates(size(heads)), d_gates(size(heads)), table(static_cast<std::size_t>(Policy::table(heads)) + 1),
       d_table(static_cast<std::size_t>(Policy::table(heads)) + 1);
-  Aligned scratch(sotto::cpu::attention_scratch<HeadWidth>(length));
+  using Kernel = sotto::cpu::Fma;
+  Aligned scratch(sotto::cpu::attention_scratch<Kernel, HeadWidth>(length) / sizeof(float));
+  auto* const bytes = reinterpret_cast<std::byte*>(bytes);
   const auto view = [&](Aligned const& a, int columns) { return Matrix<float>{a.begin, rows, columns, columns}; };
   double pairs = 0;
   for (int q = 0; q < length; ++q) {
@@ -71,13 +73,13 @@ template <class Policy, int HeadWidth> void measure(char const* name, int length
   std::vector<double> forward, backward;
   for (int round = 0; round < 15; ++round) {
     const double before = fma_peak(), t0 = now();
-    sotto::cpu::attention<Policy, HeadWidth>(lane, heads, static_cast<float>(scale), view(qkv, 3 * width), table.begin,
-                                             view(gates, heads), view(out, width), view(log_sum, heads), scratch.begin);
+    sotto::cpu::attention<Policy, HeadWidth, Kernel>(lane, heads, static_cast<float>(scale), view(qkv, 3 * width),
+                                                     table.begin, view(gates, heads), view(out, width),
+                                                     view(log_sum, heads), bytes);
     const double t1 = now(), between = fma_peak(), t2 = now();
-    sotto::cpu::attention_back<Policy, HeadWidth>(lane, heads, static_cast<float>(scale), view(qkv, 3 * width),
-                                                  table.begin, view(gates, heads), view(out, width), view(d_out, width),
-                                                  view(log_sum, heads), view(d_qkv, 3 * width), d_table.begin,
-                                                  view(d_gates, heads), scratch.begin);
+    sotto::cpu::attention_back<Policy, HeadWidth, Kernel>(
+        lane, heads, static_cast<float>(scale), view(qkv, 3 * width), table.begin, view(gates, heads), view(out, width),
+        view(d_out, width), view(log_sum, heads), view(d_qkv, 3 * width), d_table.begin, view(d_gates, heads), bytes);
     const double t3 = now(), after = fma_peak();
     forward.push_back(2e-9 * work / (t1 - t0) / std::max(before, between));
     backward.push_back(5e-9 * work / (t3 - t2) / std::max(between, after));
