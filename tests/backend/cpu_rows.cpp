@@ -38,11 +38,12 @@ template <class E> struct Table {
   // The first row.
   Array<E> array() { return {memory.data() + 8, static_cast<std::size_t>(columns)}; }
   bool guarded() const {
-    std::vector<char> inside(memory.size());
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) inside[static_cast<std::size_t>(8 + i * stride + j)] = 1;
-    for (std::size_t i = 0; i < memory.size(); ++i)
-      if (!inside[i] && static_cast<float>(memory[i]) != static_cast<float>(cpu::stored<E>(guard))) return false;
+    for (int k = 0; k < static_cast<int>(memory.size()); ++k) {
+      const int place = k - 8;
+      const bool inside = place >= 0 && place < rows * stride && place % stride < columns;
+      const float found = static_cast<float>(memory[static_cast<std::size_t>(k)]);
+      if (!inside && found != static_cast<float>(cpu::stored<E>(guard))) return false;
+    }
     return true;
   }
 };
