@@ -40,6 +40,21 @@ template <class E> struct AttentionHead {
   float const* table;
   E const* gates;
   std::ptrdiff_t stride, gate_stride;
+  static AttentionHead of(Lane<int> const& lane, int sequence, int head, int heads, int width, float scale,
+                          Matrix<E const> qkv, float const* table, Matrix<E const> gates) {
+    const int first = lane.offsets[sequence];
+    E const* const q = qkv.row(first) + head * width;
+    return {lane.offsets[sequence + 1] - first,
+            head,
+            scale,
+            q,
+            q + heads * width,
+            q + 2 * heads * width,
+            table,
+            gates.begin != nullptr ? gates.row(first) + head : nullptr,
+            qkv.stride,
+            gates.stride};
+  }
   float gate(int query) const { return gates != nullptr ? static_cast<float>(gates[query * gate_stride]) : 1.0f; }
 };
 
@@ -333,17 +348,7 @@ void attention(Lane<int> const& lane, int heads, float scale, Matrix<typename Ke
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
-      E const* const q = qkv.row(first) + h * HeadWidth;
-      const detail::AttentionHead<E> one{lane.offsets[s + 1] - first,
-                                         h,
-                                         scale,
-                                         q,
-                                         q + heads * HeadWidth,
-                                         q + 2 * heads * HeadWidth,
-                                         table,
-                                         Policy::gates > 0 ? gates.row(first) + h : nullptr,
-                                         qkv.stride,
-                                         gates.stride};
+      const auto one = detail::AttentionHead<E>::of(lane, s, h, heads, HeadWidth, scale, qkv, table, gates);
       detail::attention_head<Policy, Kernel, HeadWidth>(one, memory, Memory::stride_for(lane.longest),
                                                         out.row(first) + h * HeadWidth, out.stride,
                                                         log_sum.row(first) + h, log_sum.stride);
@@ -368,80 +373,12 @@ void attention_back(Lane<int> const& lane, int heads, float scale, Matrix<typena
   for (int s = 0; s < lane.sequences; ++s)
     for (int h = 0; h < heads; ++h) {
       const int first = lane.offsets[s];
-      E const* const q = qkv.row(first) + h * HeadWidth;
       E* const dq = d_qkv.row(first) + h * HeadWidth;
-      const detail::AttentionHead<E> one{lane.offsets[s + 1] - first,
-                                         h,
-                                         scale,
-                                         q,
-                                         q + heads * HeadWidth,
-                                         q + 2 * heads * HeadWidth,
-                                         table,
-                                         Policy::gates > 0 ? gates.row(first) + h : nullptr,
-                                         qkv.stride,
-                                         gates.stride};
+      const auto one = detail::AttentionHead<E>::of(lane, s, h, heads, HeadWidth, scale, qkv, table, gates);
       detail::attention_head_back<Policy, Kernel, HeadWidth>(
           one, memory, out.row(first) + h * HeadWidth, d_out.row(first) + h * HeadWidth, out.stride,
           log_sum.row(first) + h, log_sum.stride, dq, dq + heads * HeadWidth, dq + 2 * heads * HeadWidth, d_qkv.stride,
           d_table, Policy::gates > 0 ? d_gates.row(first) + h : nullptr, d_gates.stride);
-    }
-}
-
-}  // namespace sotto::cpu::inline SOTTO_ABI
-
-namespace sotto::cpu::detail::inline SOTTO_ABI {
-template <class Policy, int HeadWidth, class E>
-SOTTO_ALWAYS_INLINE void raw_gates(E const* x, Matrix<float const> weight, Array<float const> bias, float* raw) {
-  for (int g = 0; g < Policy::gates; ++g) {
-    float sum = bias.begin[g];
-    for (int c = 0; c < HeadWidth; ++c) sum += static_cast<float>(x[c]) * weight.row(g)[c];
-    raw[g] = sum;
-  }
-}
-}  // namespace sotto::cpu::detail::inline SOTTO_ABI
-
-namespace sotto::cpu::inline SOTTO_ABI {
-
-/// gates [rows, heads]: Policy::gate() of the raw values x_h weight^T + bias, where x_h is head h's
-/// slice of the block's input x [rows, heads HeadWidth]. HeadWidth: the true one. weight:
-/// [Policy::gates, HeadWidth]; bias: [Policy::gates]; constant: [heads].
-template <class Policy, int HeadWidth, class E>
-void attention_gates(In<E> x, Matrix<float const> weight, Array<float const> bias, Array<float const> constant,
-                     Matrix<E> gates) {
-  for (int i = 0; i < x.rows; ++i)
-    for (int h = 0; h < gates.columns; ++h) {
-      float raw[Policy::gates];
-      detail::raw_gates<Policy, HeadWidth>(x.row(i) + h * HeadWidth, weight, bias, raw);
-      gates.row(i)[h] = stored<E>(attention::gated<Policy>(raw, constant.begin[h]));
-    }
-}
-
-/// Backward of attention_gates(); everything is added to: dx, d_weight, d_bias, d_constant.
-template <class Policy, int HeadWidth, class E>
-void attention_gates_back(In<E> x, Matrix<float const> weight, Array<float const> bias, Array<float const> constant,
-                          In<E> d_gates, Matrix<E> dx, Matrix<float> d_weight, Array<float> d_bias,
-                          Array<float> d_constant) {
-  for (int i = 0; i < x.rows; ++i)
-    for (int h = 0; h < d_gates.columns; ++h) {
-      E const* const slice = x.row(i) + h * HeadWidth;
-      E* const d_slice = dx.row(i) + h * HeadWidth;
-      float raw[Policy::gates];
-      detail::raw_gates<Policy, HeadWidth>(slice, weight, bias, raw);
-      const auto slope = attention::gate_slope<Policy>(raw, constant.begin[h]);
-      const auto d = static_cast<float>(d_gates.row(i)[h]);
-      d_constant.begin[h] += d * slope.by_constant;
-      float along[HeadWidth] = {};
-      for (int g = 0; g < Policy::gates; ++g) {
-        const float by_raw = d * slope.by_raw[g];
-        float const* const w = weight.row(g);
-        float* const dw = d_weight.row(g);
-        d_bias.begin[g] += by_raw;
-        for (int c = 0; c < HeadWidth; ++c) {
-          along[c] += by_raw * w[c];
-          dw[c] += by_raw * static_cast<float>(slice[c]);
-        }
-      }
-      for (int c = 0; c < HeadWidth; ++c) d_slice[c] = stored<E>(static_cast<float>(d_slice[c]) + along[c]);
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include <sotto/backend/backend.hpp>
 #include <sotto/backend/cpu/attention.hpp>
+#include <sotto/backend/cpu/attention_gates.hpp>
 #include <sotto/backend/cpu/convolution.hpp>
 #include <sotto/backend/cpu/dropout.hpp>
 #include <sotto/backend/cpu/loss.hpp>

@@ -132,9 +132,9 @@ struct Fma : detail::RegisterKernel<Fma, float, float> {
   static void copy_row(float const* from, int k, float* to) {
     std::memcpy(to, from, static_cast<std::size_t>(k) * sizeof(float));
   }
-  /// n columns of a row of B, as units.
+  /// The first n columns of a row of B, as units; zeros beyond.
   template <class Source> static SOTTO_ALWAYS_INLINE Vec unit_row(Source const* b, std::ptrdiff_t, int, int n) {
-    return load_part(b, n);
+    return n > 0 ? load_part(b, n) : Vec{};
   }
   /// `lanes` units of numbers that lie side by side, of which `present` are left; zeros beyond.
   static SOTTO_ALWAYS_INLINE VecBits units(float const* b, int present) {

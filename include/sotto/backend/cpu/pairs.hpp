@@ -26,10 +26,10 @@ struct PairUnits {
   static constexpr int depth = 2;
   static constexpr bool copies = true;  ///< rows of any length and at any stride become whole units
 
-  /// n columns of two rows of B, as units; `present` rows are left from b on.
+  /// The first n columns of two rows of B, as units; `present` rows are left from b on; zeros beyond.
   template <class Source>
   static SOTTO_ALWAYS_INLINE VecBits unit_row(Source const* b, std::ptrdiff_t row, int present, int n) {
-    if (present <= 0) return VecBits{};
+    if (present <= 0 || n <= 0) return VecBits{};
     const VecBits low = patterns(b, n);
     return present == 1 ? low : low | patterns(b + row, n) << 16;
   }

@@ -50,12 +50,10 @@ SOTTO_NOINLINE void pack(Source const* b, int k, int n, std::ptrdiff_t row, std:
     if (column == 1) {
       for (int u = 0; u < units; ++u, to += panel_columns) {
         const int p = u * Kernel::depth;
-        Source const* const from = b + p * row + j;
-        auto const first = Kernel::unit_row(from, row, k - p, std::min(width, lanes));
-        std::memcpy(to, &first, sizeof first);
-        auto second = decltype(first){};
-        if (width > lanes) second = Kernel::unit_row(from + lanes, row, k - p, width - lanes);
-        std::memcpy(to + lanes, &second, sizeof second);
+        for (int half = 0; half < panel_columns; half += lanes) {
+          const auto row_of_units = Kernel::unit_row(b + p * row + j + half, row, k - p, width - half);
+          std::memcpy(to + half, &row_of_units, sizeof row_of_units);
+        }
       }
     } else {
       for (int u = 0; u < units; u += lanes, to += lanes * panel_columns)  // squares of lanes x lanes, transposed

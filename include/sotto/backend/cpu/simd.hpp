@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#include <utility>
 
 #include <sotto/config.hpp>
 #include <sotto/core/bf16.hpp>
@@ -132,13 +131,15 @@ SOTTO_ALWAYS_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
 namespace sotto::cpu::detail::inline SOTTO_ABI {
 
-// Off-diagonal halves of squares of 2 Size x 2 Size, swapped in every pair of rows that are Size apart.
-template <int Size, int... I> SOTTO_ALWAYS_INLINE void swap_halves(VecBits* rows, std::integer_sequence<int, I...>) {
+// A stage of a transposition: squares of 2 Size x 2 Size swap the halves that are off their diagonal. Low and high:
+// what becomes of a row and of the one Size below it; numbers are those of __builtin_shufflevector, which wants them
+// literal.
+template <int Size, class Low, class High> SOTTO_ALWAYS_INLINE void swap_halves(VecBits* rows, Low low, High high) {
   for (int i = 0; i < lanes; ++i) {
     if (i / Size % 2 != 0) continue;
     const VecBits a = rows[i], b = rows[i + Size];
-    rows[i] = __builtin_shufflevector(a, b, (I / Size % 2 == 0 ? I : I - Size + lanes)...);
-    rows[i + Size] = __builtin_shufflevector(a, b, (I / Size % 2 == 0 ? I + Size : I + lanes)...);
+    rows[i] = low(a, b);
+    rows[i + Size] = high(a, b);
   }
 }
 
@@ -148,11 +149,25 @@ namespace sotto::cpu::inline SOTTO_ABI {
 
 /// A square of lanes x lanes numbers, transposed.
 SOTTO_ALWAYS_INLINE void transpose(VecBits* rows) {
-  constexpr std::make_integer_sequence<int, lanes> all;
-  detail::swap_halves<1>(rows, all);
-  detail::swap_halves<2>(rows, all);
-  if constexpr (lanes > 4) detail::swap_halves<4>(rows, all);
-  if constexpr (lanes > 8) detail::swap_halves<8>(rows, all);
+#define SOTTO_SHUFFLE(...) [](VecBits a, VecBits b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
+#if defined(__AVX512F__)
+  detail::swap_halves<1>(rows, SOTTO_SHUFFLE(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+                         SOTTO_SHUFFLE(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31));
+  detail::swap_halves<2>(rows, SOTTO_SHUFFLE(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+                         SOTTO_SHUFFLE(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31));
+  detail::swap_halves<4>(rows, SOTTO_SHUFFLE(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+                         SOTTO_SHUFFLE(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
+  detail::swap_halves<8>(rows, SOTTO_SHUFFLE(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                         SOTTO_SHUFFLE(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+#elif defined(__AVX2__)
+  detail::swap_halves<1>(rows, SOTTO_SHUFFLE(0, 8, 2, 10, 4, 12, 6, 14), SOTTO_SHUFFLE(1, 9, 3, 11, 5, 13, 7, 15));
+  detail::swap_halves<2>(rows, SOTTO_SHUFFLE(0, 1, 8, 9, 4, 5, 12, 13), SOTTO_SHUFFLE(2, 3, 10, 11, 6, 7, 14, 15));
+  detail::swap_halves<4>(rows, SOTTO_SHUFFLE(0, 1, 2, 3, 8, 9, 10, 11), SOTTO_SHUFFLE(4, 5, 6, 7, 12, 13, 14, 15));
+#else
+  detail::swap_halves<1>(rows, SOTTO_SHUFFLE(0, 4, 2, 6), SOTTO_SHUFFLE(1, 5, 3, 7));
+  detail::swap_halves<2>(rows, SOTTO_SHUFFLE(0, 1, 4, 5), SOTTO_SHUFFLE(2, 3, 6, 7));
+#endif
+#undef SOTTO_SHUFFLE
 }
 
 /// a + b x + c x^2 + ..., the last coefficient first in the chain.
