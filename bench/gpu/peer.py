@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 try:
     import torch
@@ -18,9 +19,10 @@ except ImportError as error:
     print(f"SKIPPED: {error}", file=sys.stderr)
     sys.exit(77)
 
-FEATURES, CLASSES, PROJECTION = 160, 100, 256
-GROUPS, TAPS = 16, 128
-TEMPERATURE = 0.1
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "peers"))
+from hubert import CLASSES, FEATURES, GROUPS, PROJECTION, cluster_loss, masked_rows, step_flops  # noqa: E402
+
+TAPS = 128
 MODELS = {  # width, depth, heads, feed-forward
     "12x384x1536": (384, 12, 8, 1536),
     "3x768x3072": (768, 3, 12, 3072),
@@ -92,29 +94,7 @@ class Hubert(nn.Module):
         for block in self.blocks:
             x = block(x)
         projected = self.final_projection(x.flatten(0, 1).index_select(0, masked))
-        scores = F.linear(F.normalize(projected, dim=-1), F.normalize(self.embedding, dim=-1))
-        return F.cross_entropy(scores.float() / TEMPERATURE, targets)
-
-
-def masked_rows(sequences, length, generator):
-    """HuBERT's spans: 10 frames, expected starts .8 of the length over 10."""
-    hidden = torch.zeros(sequences, length, dtype=torch.bool)
-    for row in hidden:
-        spans = max(2, int(0.8 * length / 10 + torch.rand((), generator=generator).item()))
-        for start in torch.randperm(length - 10, generator=generator)[:spans].tolist():
-            row[start : start + 10] = True
-    return hidden
-
-
-def step_flops(model, sequences, length, masked):
-    """sotto's Cost<Model>::train and head, without the log-mel energies: 2 per multiply-add, the projection without
-    its input's gradient."""
-    width, depth, _, feed_forward = MODELS[model]
-    row = 2 * width * FEATURES + 3 * width * (width // GROUPS) * TAPS
-    row += depth * 3 * (4 * width * width + 2 * width * feed_forward)
-    pairs = depth * 3 * length * length * 2 * width
-    head = 3 * masked * (width * PROJECTION + PROJECTION * CLASSES)
-    return 2 * (sequences * (length * row + pairs) + head)
+        return cluster_loss(projected, self.embedding, targets)
 
 
 def optimiser_of(model, fused):
@@ -152,7 +132,8 @@ def measure(model_name, sequences, length, mode, device, warm_up=10, measured=25
     torch.manual_seed(1)
     generator = torch.Generator().manual_seed(1)
     on_gpu = device.type == "cuda"
-    model = Hubert(*MODELS[model_name]).to(device)
+    width, depth, heads, feed_forward = MODELS[model_name]
+    model = Hubert(width, depth, heads, feed_forward).to(device)
     optimiser = optimiser_of(model, fused=on_gpu)
     network = model
     if mode != "eager":
@@ -206,7 +187,7 @@ def measure(model_name, sequences, length, mode, device, warm_up=10, measured=25
         "step_ms": round(milliseconds, 4),
         "frames_per_second": round(rate),
         "times_real_time": round(rate / 50),
-        "tflops": round(step_flops(model_name, sequences, length, masked.numel()) / milliseconds * 1e-9, 3),
+        "tflops": round(step_flops(width, depth, feed_forward, TAPS, sequences, length, masked.numel()) / milliseconds * 1e-9, 3),
         "bound_fraction": None,
         "launches": None,
         "loss": round(loss.item(), 4),

@@ -26,8 +26,8 @@ except ImportError as error:
     print(f"SKIPPED: {error}", file=sys.stderr)
     sys.exit(77)
 
-FEATURES, CLASSES, PROJECTION, GROUPS = 160, 100, 256, 16
-TEMPERATURE = 0.1
+from hubert import CLASSES, FEATURES, GROUPS, PROJECTION, cluster_loss, masked_rows, step_flops  # noqa: E402
+
 MODELS = {  # width, depth, heads, feed-forward, taps of the position, pre-norm: the specs of bench/step.cpp
     "12x384x1536": (384, 12, 6, 1536, (128,), False),
     "3x768x3072": (768, 3, 12, 3072, (128,), False),
@@ -126,29 +126,7 @@ class Hubert(nn.Module):
         if self.pre_norm:
             x = self.norm(x)
         projected = self.final_projection(x.flatten(0, 1).index_select(0, masked))
-        scores = F.linear(F.normalize(projected, dim=-1), F.normalize(self.embedding, dim=-1))
-        return F.cross_entropy(scores.float() / TEMPERATURE, targets)
-
-
-def masked_rows(sequences, length, generator):
-    """HuBERT's spans: 10 frames, expected starts .8 of the length over 10."""
-    hidden = torch.zeros(sequences, length, dtype=torch.bool)
-    for row in hidden:
-        spans = max(2, int(0.8 * length / 10 + torch.rand((), generator=generator).item()))
-        for start in torch.randperm(length - 10, generator=generator)[:spans].tolist():
-            row[start : start + 10] = True
-    return hidden
-
-
-def step_flops(model, sequences, length, masked):
-    """sotto's Cost<Model>::train and head, without the log-mel energies: 2 a multiply-add, the projection without
-    its input's gradient."""
-    width, depth, _, feed_forward, taps, _ = MODELS[model]
-    row = 2 * width * FEATURES + 3 * width * (width // GROUPS) * sum(taps)
-    row += depth * 3 * (4 * width * width + 2 * width * feed_forward)
-    pairs = depth * 3 * length * length * 2 * width
-    head = 3 * masked * (width * PROJECTION + PROJECTION * CLASSES)
-    return 2 * (sequences * (length * row + pairs) + head)
+        return cluster_loss(projected, self.embedding, targets)
 
 
 class Optimiser:
@@ -184,6 +162,7 @@ class Step:
         sequences, length = arguments.rows // arguments.frames, arguments.frames
         self.precision = precision
         dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
+        width, depth, _, feed_forward, taps, _ = MODELS[arguments.model]
         model = Hubert(*MODELS[arguments.model], arguments.dropout, plain_attention).to(dtype)
         self.optimiser = Optimiser(model, masters=precision == "bf16")
         self.network = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
@@ -195,7 +174,7 @@ class Step:
             masked,
             torch.randint(CLASSES, (masked.numel(),), generator=generator),
         )
-        self.flops = step_flops(arguments.model, sequences, length, masked.numel())
+        self.flops = step_flops(width, depth, feed_forward, sum(taps), sequences, length, masked.numel())
 
     def run(self):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "autocast"):
