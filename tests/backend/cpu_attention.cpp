@@ -17,6 +17,7 @@
 #include <sotto/core/philox.hpp>
 
 #include "kernels.hpp"
+#include "memory.hpp"
 
 using sotto::Array;
 using sotto::Dual;
@@ -57,11 +58,6 @@ struct Shape {
     return n;
   }
 };
-
-template <class T> using Numbers = std::vector<T>;
-std::size_t index(int row, int columns, int column) {
-  return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) + static_cast<std::size_t>(column);
-}
 
 // The definition, over any scalar; visits every visible pair with its weight.
 template <class Policy, class T> struct Naive {
@@ -149,34 +145,6 @@ Gradients naive_back(Naive<Policy, double> const& naive, Numbers<double> const& 
     }
   });
   return d;
-}
-
-// At a multiple of 64 bytes, filled with NaN: whoever reads what was never written is found out.
-template <class E> struct Memory {
-  E* begin;
-  std::size_t size;
-  explicit Memory(std::size_t n)
-      : begin(static_cast<E*>(::operator new ((n + 1) * sizeof(E), std::align_val_t{64}))), size(n) {
-    for (std::size_t i = 0; i <= n; ++i) begin[i] = sotto::cpu::stored<E>(std::numeric_limits<float>::quiet_NaN());
-  }
-  explicit Memory(Numbers<double> const& from) : Memory(from.size()) {
-    for (std::size_t i = 0; i < size; ++i) begin[i] = sotto::cpu::stored<E>(static_cast<float>(from[i]));
-  }
-  Memory(Memory const&) = delete;
-  Memory& operator=(Memory const&) = delete;
-  ~Memory() { ::operator delete (begin, std::align_val_t{64}); }
-};
-using Floats = Memory<float>;
-
-// |a - b| / |b| over all numbers.
-template <class E> double distance(Memory<E> const& a, Numbers<double> const& b) {
-  double apart = 0, norm = 1e-30;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    const double d = static_cast<double>(static_cast<float>(a.begin[i])) - b[i];
-    apart += d * d;
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(apart / norm);
 }
 
 template <class Kernel, class Policy, int Width>
@@ -352,55 +320,4 @@ TEST_CASE("large scores neither overflow nor lose the largest") {
                                          {out.begin, length, 8, 8}, {log_sum.begin, length, 1, 1}, scratch);
   for (std::size_t i = 0; i < out.size; ++i) CHECK(out.begin[i] == doctest::Approx(length - 1));
   CHECK(log_sum.begin[0] == doctest::Approx(800.0 * (length - 1)));
-}
-
-TEST_CASE("gates are linear in a head's slice of the input, and so are their gradients") {
-  constexpr int rows = 37, heads = 3, width = 20, gates = WavLmBias::gates;
-  sotto::Random random(3, sotto::Purpose::noise);
-  Numbers<double> x(rows * heads * width), weight(gates * width), bias(gates), constant(heads), d(rows * heads);
-  for (auto* numbers : {&x, &weight, &bias, &constant, &d})
-    for (double& v : *numbers) v = static_cast<double>(static_cast<float>(0.5 * random.normal()));
-  const auto gate = [&]<class T>(Numbers<T> const& in, Numbers<T> const& w, Numbers<T> const& b, Numbers<T> const& c) {
-    Numbers<T> out(rows * heads);
-    for (int i = 0; i < rows; ++i)
-      for (int h = 0; h < heads; ++h) {
-        T raw[gates];
-        for (int g = 0; g < gates; ++g) {
-          raw[g] = b[static_cast<std::size_t>(g)];
-          for (int k = 0; k < width; ++k) raw[g] += in[index(i, heads * width, h * width + k)] * w[index(g, width, k)];
-        }
-        out[index(i, heads, h)] = gated<WavLmBias>(raw, c[static_cast<std::size_t>(h)]);
-      }
-    return out;
-  };
-  Floats xf(x), wf(weight), bf(bias), cf(constant), df(d), out(d.size());
-  const auto matrix = [](Floats& a, int r, int c) { return Matrix<float>{a.begin, r, c, c}; };
-  const auto array = [](Floats& a) { return Array<float>{a.begin, a.size}; };
-  sotto::cpu::attention_gates<WavLmBias, width>(matrix(xf, rows, heads * width), matrix(wf, gates, width), array(bf),
-                                                array(cf), matrix(out, rows, heads));
-  CHECK(distance(out, gate(x, weight, bias, constant)) < 1e-6);
-
-  Floats dx(x), dw(weight), db(bias), dc(constant);  // added to: they begin as something
-  sotto::cpu::attention_gates_back<WavLmBias, width>(
-      matrix(xf, rows, heads * width), matrix(wf, gates, width), array(bf), array(cf), matrix(df, rows, heads),
-      matrix(dx, rows, heads * width), matrix(dw, gates, width), array(db), array(dc));
-  using D = Dual<double, 1>;
-  Numbers<double> const* inputs[] = {&x, &weight, &bias, &constant};
-  Floats* gradients[] = {&dx, &dw, &db, &dc};
-  for (int which = 0; which < 4; ++which)
-    for (int direction = 0; direction < 8; ++direction) {
-      Numbers<D> moved[4];
-      double expected = 0, actual = 0, size = 0;
-      for (int k = 0; k < 4; ++k) moved[k] = Numbers<D>(inputs[k]->begin(), inputs[k]->end());
-      for (std::size_t i = 0; i < moved[which].size(); ++i) {
-        if (direction < 7 && (i * 2654435761u >> 7) % 7 != static_cast<std::size_t>(direction)) continue;
-        moved[which][i].by[0] = random.normal();
-        const double gradient = static_cast<double>(gradients[which]->begin[i]) - (*inputs[which])[i];
-        expected += moved[which][i].by[0] * gradient;
-        size += std::abs(moved[which][i].by[0] * gradient);
-      }
-      const Numbers<D> moved_gates = gate(moved[0], moved[1], moved[2], moved[3]);
-      for (std::size_t i = 0; i < d.size(); ++i) actual += moved_gates[i].by[0] * d[i];
-      CHECK(std::abs(actual - expected) < 1e-5 * size + 1e-9);
-    }
 }
